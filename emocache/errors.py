@@ -1,0 +1,77 @@
+"""The error tree: every message says where, what was found, what was expected and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+
+class EmocacheError(Exception):
+    """The root of all errors that emocache raises on purpose; the command line ends with exit code 1."""
+
+
+class UnknownName(EmocacheError, KeyError):
+    """A name that no registry, store or manifest knows."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, advice: str = "") -> None:
+        choices = sorted(known)
+        near = get_close_matches(name, choices, n=3, cutoff=0.5)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        listing = ", ".join(choices) if choices else "none"
+        super().__init__(
+            f"{kind} {name!r} is not known{hint}\n  known: {listing}" + (f"\n  {advice}" if advice else "")
+        )
+
+    def __str__(self) -> str:
+        """The message itself (``KeyError`` would print its repr)."""
+        return str(self.args[0])
+
+
+class BadOption(EmocacheError, ValueError):
+    """An option or argument that cannot be obeyed; the command line ends with exit code 2."""
+
+
+class ManifestError(EmocacheError, ValueError):
+    """A table of clips that cannot be used as it stands."""
+
+
+class MediaError(EmocacheError):
+    """A clip's media cannot be decoded: the clip fails and is named in the ledger, the others go on."""
+
+
+class NoStream(MediaError):
+    """A file without the stream that an encoder needs: no sound, or no picture."""
+
+
+class WeightsError(EmocacheError):
+    """Pretrained weights that are not here, or are not what the encoder expects."""
+
+
+class EncoderFault(EmocacheError):
+    """An encoder broke its promise: wrong shape, or values that are not finite."""
+
+
+class StoreError(EmocacheError):
+    """A store that cannot be read or written."""
+
+
+class NotAStore(StoreError):
+    """A path that holds no emocache store, or one of a newer format."""
+
+
+class DamagedStore(StoreError):
+    """A committed file that is missing, has another length, or fails its checksum."""
+
+
+class MissingCells(StoreError, LookupError):
+    """Cells that were asked for and that the store does not hold."""
+
+
+class FitError(EmocacheError):
+    """Features, labels or folds from which no head can be fitted."""
+
+
+def some(names: Sequence[str], limit: int = 5) -> str:
+    """``a, b, c and 7 more``: a list short enough for a message."""
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

@@ -1,0 +1,1 @@
+"""Extraction: media, faces, encoders, batching, and the pipeline that joins them."""

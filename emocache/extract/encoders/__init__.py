@@ -1,0 +1,1 @@
+"""The encoders, one family a file."""

@@ -1,0 +1,251 @@
+"""The words that all rooms share: clip, layer, recipe, pooling, encoder. Nothing here imports more than numpy."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from emocache.errors import BadOption
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Modality = Literal["audio", "video", "text"]
+MODALITIES: tuple[Modality, ...] = ("audio", "video", "text")
+RECIPE_VERSION = 1
+RATE_HZ = 16_000
+"""The sampling rate of everything that listens: 16 kHz mono."""
+
+
+# --- clips -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One sample: media files, or a part of them, and/or a transcript.
+
+    start_us, end_us: the part in microseconds; None is the file's own start or end
+    columns: every other column of the manifest, as text or numbers (label, speaker, fold, ...)
+    """
+
+    clip_id: str
+    audio: Path | None = None
+    video: Path | None = None
+    text: str | None = None
+    start_us: int | None = None
+    end_us: int | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+    def source(self, modality: Modality) -> Source | None:
+        """What an encoder of `modality` reads of this clip, or None if the clip has nothing of it."""
+        if modality == "text":
+            return None if self.text is None else Source(modality, text=self.text)
+        path = self.audio if modality == "audio" else self.video
+        return None if path is None else Source(modality, path, self.start_us, self.end_us)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The part of a clip that one encoder reads: a span of a media file, or a text."""
+
+    modality: Modality
+    path: Path | None = None
+    start_us: int | None = None
+    end_us: int | None = None
+    text: str | None = None
+
+    def key(self, digest: str | None) -> bytes:
+        """The 32-byte key of this content: what is read, never what it is called.
+
+        digest: the file's sha256 in hex; None for a text
+        """
+        if self.modality == "text":
+            return content_digest({"text": self.text or ""})
+        return content_digest(
+            {"file": digest, "stream": self.modality, "start_us": self.start_us, "end_us": self.end_us}
+        )
+
+
+def content_digest(parts: Mapping[str, Any]) -> bytes:
+    """sha256 over the canonical JSON of `parts`."""
+    return hashlib.sha256(canonical_json(parts)).digest()
+
+
+def canonical_json(value: object) -> bytes:
+    """UTF-8 JSON with sorted keys and no spaces, of strings, integers, None, lists and maps only.
+
+    raises: TypeError for anything that would not read back to the same bytes everywhere (floats, booleans, objects)
+    """
+    _refuse_inexact(value, "")
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _refuse_inexact(value: object, where: str) -> None:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"recipe{where}: key {key!r} is not a string")
+            _refuse_inexact(inner, f"{where}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for index, inner in enumerate(value):
+            _refuse_inexact(inner, f"{where}[{index}]")
+    elif isinstance(value, bool) or not (value is None or isinstance(value, (str, int))):
+        raise TypeError(f"recipe{where}: {value!r} is a {type(value).__name__}; write it as a string or an integer")
+
+
+# --- recipes ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a feature's numbers, and nothing that decides only its speed.
+
+    fields: strings, integers, lists and maps of them; `encoder`, `modality` and `pooling` are always there
+    """
+
+    fields: Mapping[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the canonical JSON, in hex."""
+        return hashlib.sha256(canonical_json(dict(self.fields))).hexdigest()
+
+    @property
+    def encoder(self) -> str:
+        """The encoder's registered name."""
+        return str(self.fields["encoder"])
+
+    @property
+    def modality(self) -> Modality:
+        """What the encoder reads."""
+        modality: Modality = self.fields["modality"]
+        return modality
+
+    @property
+    def feature_name(self) -> str:
+        """The feature's folder in a store: ``<encoder>-<first 12 digits of the fingerprint>``."""
+        return f"{self.encoder}-{self.fingerprint[:12]}"
+
+
+# --- layers and pooling ----------------------------------------------------------------------------------------------
+
+
+def parse_layers(text: str, depth: int) -> tuple[int, ...]:
+    """Read a layer range as a user writes it: ``16-21``, ``7``, ``6,8,10``, ``-4:`` (the last four), ``all``.
+
+    depth: the number of the last layer; layers run from 0 (before the first block) to `depth`
+    returns: the layers in rising order, each once
+    raises: BadOption if it cannot be read, or names a layer that the encoder does not have
+    """
+    if text.strip().lower() == "all":
+        return tuple(range(depth + 1))
+    found: set[int] = set()
+    for part in text.split(","):
+        found.update(_layer_part(part.strip(), text, depth))
+    return tuple(sorted(found))
+
+
+def _layer_part(part: str, text: str, depth: int) -> range:
+    match = re.fullmatch(r"(-?\d+)", part)
+    if match:
+        first = last = int(part)
+    elif match := re.fullmatch(r"(\d+)-(\d+)", part):
+        first, last = int(match[1]), int(match[2])
+    elif match := re.fullmatch(r"(-\d+):", part):
+        first, last = int(match[1]), depth
+    else:
+        raise BadOption(f"--layers {text!r}: cannot read {part!r}; write 16-21, 7, 6,8,10, -4: (the last four) or all")
+    first = first + depth + 1 if first < 0 else first
+    last = last + depth + 1 if last < 0 else last
+    if not 0 <= first <= last <= depth:
+        raise BadOption(
+            f"--layers {text!r}: layers run from 0 (before the first block) to {depth}, {depth + 1} in all; "
+            f"{part!r} lies outside or runs backwards"
+        )
+    return range(first, last + 1)
+
+
+STATS7 = ("mean", "std", "p10", "p25", "p50", "p75", "p90")
+POOLINGS = ("mean", "stats7")
+
+
+def parse_pooling(text: str) -> str:
+    """Check a pooling's name: ``mean`` or ``stats7`` (mean, std, p10, p25, p50, p75, p90 over time).
+
+    raises: BadOption for any other
+    """
+    if text not in POOLINGS:
+        raise BadOption(f"--pool {text!r} is not known; known: {', '.join(POOLINGS)}")
+    return text
+
+
+def pooled_dim(pooling: str, dim: int) -> int:
+    """How long one pooled row is: `dim` for ``mean``, seven blocks of `dim` for ``stats7``."""
+    return dim * len(STATS7) if pooling == "stats7" else dim
+
+
+# --- encoders --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One clip, decoded in a worker process and ready for the network.
+
+    payload: numpy arrays or text, whatever the encoder's `forward` takes; it crosses a process border
+    size: how much work it is (samples, frames, characters); batches are filled up to a total size
+    facts: what a trainer can use and the ledger keeps: duration_s, frames, face_share, silent, truncated, ...
+    """
+
+    payload: Any
+    size: int
+    facts: Mapping[str, Any]
+
+
+Decoder = Callable[[Source], Decoded]
+"""Reads one source in a worker process: picklable, raises MediaError, holds no torch object."""
+
+
+class Encoder(Protocol):
+    """A frozen network, or a fixed computation, that turns one modality of a clip into frames per layer.
+
+    It does not pool, batch, store, move files or catch errors: the pipeline does. `docs/encoders.md` teaches it.
+    """
+
+    name: str
+    modality: Modality
+    depth: int
+    """The number of the last layer; 0 for an encoder that has a single one."""
+    dim: int
+    """The length of one frame."""
+
+    def recipe(self) -> Mapping[str, Any]:
+        """Everything of this encoder that decides its numbers: weights by digest, processor, sampling, detector.
+
+        Called before `load`; it must not bring a network into memory.
+        """
+        ...
+
+    def decoder(self) -> Decoder:
+        """The function that worker processes run on each clip."""
+        ...
+
+    def load(self, device: str, dtype: str, layers: Sequence[int]) -> None:
+        """Bring to `device` what `forward` needs for `layers`, in compute dtype `dtype`; called once, before it."""
+        ...
+
+    def batch_key(self, decoded: Decoded) -> Hashable:
+        """Clips may share a batch only if their keys are equal (an equal length, for models that padding changes)."""
+        ...
+
+    def forward(self, batch: Sequence[Any], layers: Sequence[int]) -> tuple[Tensor, Sequence[int]]:
+        """Compute the frames of some decoded payloads.
+
+        returns: frames ``(clip, layer, time, dim)`` floating, on the device, `layers` in the order given, and the
+            number of real frames of each clip: what lies behind is padding and is never read
+        """
+        ...

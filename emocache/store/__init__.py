@@ -1,0 +1,18 @@
+"""The store: speaks Zarr, knows nothing of encoders or heads, never imports torch."""
+
+from emocache.store.feature import Feature, FeatureWriter
+from emocache.store.manifest import Manifest, read_manifest
+from emocache.store.roster import write_roster
+from emocache.store.store import Store, default_store, open_or_make_store, open_store
+
+__all__ = [
+    "Feature",
+    "FeatureWriter",
+    "Manifest",
+    "Store",
+    "default_store",
+    "open_or_make_store",
+    "open_store",
+    "read_manifest",
+    "write_roster",
+]

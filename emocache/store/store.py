@@ -1,0 +1,196 @@
+"""The store: a folder of features and a roster, which any Zarr reader opens."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emocache.errors import DamagedStore, EmocacheError, NotAStore, StoreError, UnknownName
+from emocache.spec import Modality, Recipe
+from emocache.store.documents import FORMAT, NAME, group_document, read_group
+from emocache.store.feature import Feature
+from emocache.store.files import COMMIT_NAME, create_once, make_folder
+from emocache.store.roster import read_roster
+from emocache.store.segment import ensure_group
+
+if TYPE_CHECKING:
+    import zarr
+
+FEATURES = "features"
+DEFAULT_STORE = "features.zarr"
+
+
+def default_store() -> str:
+    """``$EMOCACHE_STORE``, or ``features.zarr`` in the current folder."""
+    return os.environ.get("EMOCACHE_STORE") or DEFAULT_STORE
+
+
+class Features(Mapping[str, Feature]):
+    """A store's features by name: the whole name, an encoder's name, or the beginning of either where only one fits."""
+
+    def __init__(self, found: Mapping[str, Feature], where: Path) -> None:
+        self._found = dict(found)
+        self._where = where
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __getitem__(self, name: str) -> Feature:
+        if name in self._found:
+            return self._found[name]
+        fitting = [f for f in self._found.values() if f.recipe.encoder == name]
+        fitting = fitting or [f for f in self._found.values() if f.name.startswith(name)]
+        if not fitting:
+            raise UnknownName(
+                "feature", name, self._found, advice=f"looked in {self._where}; emocache extract adds features"
+            )
+        if len(fitting) > 1:
+            raise UnknownName(
+                "feature",
+                name,
+                [f.name for f in fitting],
+                advice=f"{len(fitting)} features of {self._where} begin so; name one of them in full",
+            )
+        return fitting[0]
+
+
+class Store:
+    """One store, as it stands when it is opened.
+
+    path: its folder; uuid: its identity, which copies keep
+    """
+
+    def __init__(self, path: Path, identity: str) -> None:
+        self.path = path
+        self.uuid = identity
+
+    def __repr__(self) -> str:
+        return f"<Store {self.path}: {len(self.features)} features, {len(self.roster)} clips>"
+
+    @cached_property
+    def _roster(self) -> dict[str, dict[str, Any]]:
+        return read_roster(self.path)
+
+    @property
+    def roster(self) -> list[dict[str, Any]]:
+        """One row per clip: `clip_id`, `keys` (modality to hex) and the manifest's other columns (label, ...)."""
+        return [
+            {**row.get("columns", {}), "clip_id": row["clip_id"], "keys": row["keys"]} for row in self._roster.values()
+        ]
+
+    @cached_property
+    def features(self) -> Features:
+        """The features by name."""
+        folder = self.path / FEATURES
+        entries = sorted(folder.iterdir()) if folder.is_dir() else []
+        named = [entry for entry in entries if NAME.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink()]
+        return Features({f.name: f for f in map(self._open_feature, named) if f is not None}, self.path)
+
+    def _open_feature(self, folder: Path) -> Feature | None:
+        attributes = read_group(folder)
+        if attributes is None:
+            return None
+        recipe = Recipe(attributes.get("recipe", {}))
+        try:
+            if attributes.get("fingerprint") != recipe.fingerprint or recipe.feature_name != folder.name:
+                raise DamagedStore(
+                    f"{folder}: its recipe does not give the fingerprint that it is filed under; the recipe was changed"
+                )
+        except (TypeError, KeyError) as error:
+            raise DamagedStore(f"{folder}: holds no recipe: {error}") from error
+        return Feature(folder, recipe, self._keys(recipe.modality))
+
+    def _keys(self, modality: Modality) -> dict[str, bytes]:
+        return {
+            clip_id: bytes.fromhex(row["keys"][modality])
+            for clip_id, row in self._roster.items()
+            if modality in row["keys"]
+        }
+
+    def add_feature(self, recipe: Recipe, versions: Mapping[str, str]) -> Feature:
+        """The feature of `recipe`, made if the store does not have it.
+
+        versions: the libraries at work, recorded beside the recipe, not in it
+        """
+        if not NAME.fullmatch(recipe.feature_name):
+            raise StoreError(f"{recipe.feature_name!r} cannot name a feature: 1 to 80 of a-z, 0-9, '.' and '-'")
+        ensure_group(self.path / FEATURES)
+        folder = self.path / FEATURES / recipe.feature_name
+        make_folder(folder)
+        attributes = {
+            "kind": "feature",
+            "fingerprint": recipe.fingerprint,
+            "recipe": recipe.fields,
+            "versions": dict(versions),
+        }
+        if not (folder / COMMIT_NAME).exists():
+            create_once(folder / COMMIT_NAME, group_document(attributes))
+        ensure_group(folder / "segments")
+        feature = self._open_feature(folder)
+        if feature is None:
+            raise DamagedStore(f"{folder}: its {COMMIT_NAME} vanished while it was being opened")
+        return feature
+
+    def as_zarr(self) -> zarr.Group:
+        """The same store through zarr-python, read-only, for tools that speak Zarr."""
+        import zarr
+
+        return zarr.open_group(self.path, mode="r")
+
+
+def open_store(path: str | Path | None = None) -> Store:
+    """Open a store for reading.
+
+    path: its folder; left out: ``$EMOCACHE_STORE`` or ``features.zarr``
+    raises: NotAStore if there is none, it is foreign, or its format is newer than this emocache
+    """
+    folder = Path(default_store() if path is None else path)
+    if not folder.exists():
+        raise NotAStore(f"{folder}: no store is here; emocache extract makes one, --store names another")
+    attributes = read_group(folder)
+    if attributes is None:
+        raise NotAStore(f"{folder}: not an emocache store: it holds no {COMMIT_NAME}; name another with --store")
+    if "format" not in attributes:
+        raise NotAStore(
+            f"{folder}: a Zarr group, but not an emocache store (no attributes.emocache); name another with --store"
+        )
+    if not isinstance(attributes.get("min_reader"), int) or attributes["min_reader"] > FORMAT:
+        raise NotAStore(
+            f"{folder}: needs a reader of format {attributes.get('min_reader')}, this emocache reads format {FORMAT}; "
+            "update emocache"
+        )
+    return Store(folder, str(attributes.get("uuid", "")))
+
+
+def open_or_make_store(path: str | Path | None = None) -> Store:
+    """Open a store for writing, made if nothing is there.
+
+    raises: NotAStore if something else is there; StoreError if it cannot be written
+    """
+    folder = Path(default_store() if path is None else path)
+    try:
+        if not (folder / COMMIT_NAME).exists():
+            _make_store(folder)
+        store = open_store(folder)
+        if not os.access(folder, os.W_OK):
+            raise StoreError(f"{folder}: no permission to write here; name another with --store")
+    except OSError as error:
+        if isinstance(error, EmocacheError):
+            raise
+        raise StoreError(f"{folder}: cannot write a store here: {error.strerror}; name another with --store") from error
+    return store
+
+
+def _make_store(folder: Path) -> None:
+    if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+        raise NotAStore(f"{folder}: not an emocache store, and not empty; name another folder with --store")
+    make_folder(folder)
+    attributes = {"format": FORMAT, "min_reader": FORMAT, "uuid": str(uuid.uuid4())}
+    create_once(folder / COMMIT_NAME, group_document(attributes))
