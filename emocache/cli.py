@@ -1,0 +1,211 @@
+"""The command line: each command re-says one public function; one place turns errors into exit codes.
+
+0: all done. 1: an error, nothing written by it. 2: wrong usage. 3: finished, but some clips failed. 130: interrupted.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, ParamSpec
+
+import typer
+
+import emocache
+from emocache.errors import BadOption, EmocacheError, UnknownName
+
+EXIT_ERROR, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 1, 2, 3, 130
+P = ParamSpec("P")
+
+app = typer.Typer(
+    name="emocache",
+    help="A feature-extraction cache and lightweight head trainer for multimodal emotion recognition.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+
+def main() -> None:
+    """Run the command line; a SIGTERM ends a command as Ctrl-C does: finished work is committed first."""
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    app()
+
+
+def _command(function: Callable[P, None]) -> Callable[P, None]:
+    """Turn the errors of a command into a message and an exit code."""
+
+    @functools.wraps(function)
+    def told(*args: P.args, **kwargs: P.kwargs) -> None:
+        logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+        logging.getLogger("emocache").setLevel(logging.INFO)
+        try:
+            function(*args, **kwargs)
+        except (BadOption, UnknownName) as error:
+            _stop(error, EXIT_USAGE)
+        except EmocacheError as error:
+            _stop(error, EXIT_ERROR)
+        except KeyboardInterrupt:
+            typer.echo("interrupted: finished work is committed; the same command goes on from there", err=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+
+    return told
+
+
+def _stop(error: EmocacheError, code: int) -> NoReturn:
+    notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))
+    typer.echo(f"error: {error}{notes}", err=True)
+    raise typer.Exit(code) from None
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"emocache {emocache.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """A feature-extraction cache and lightweight head trainer for multimodal emotion recognition."""
+
+
+Clips = Annotated[
+    Path | None,
+    typer.Option(help="The manifest (.csv, .parquet) or a folder of media.  [default: clips.csv, else this folder]"),
+]
+StorePath = Annotated[
+    Path | None, typer.Option(help="The store's folder.  [default: $EMOCACHE_STORE, else features.zarr]")
+]
+
+
+@app.command()
+@_command
+def extract(
+    encoder: Annotated[list[str], typer.Option(help="An encoder's name (see: emocache encoders); may be repeated.")],
+    layers: Annotated[str, typer.Option(help="Layers: 16-21, 6,8,10, -4: (the last four) or all.")] = "all",
+    pool: Annotated[str, typer.Option(help="Pooling over time: mean or stats7.")] = "mean",
+    clips: Clips = None,
+    store: StorePath = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="Compute dtype: float32, bfloat16 or float16.")] = "float32",
+    storage: Annotated[str, typer.Option(help="Stored dtype: float32 or float16.")] = "float32",
+    weights: Annotated[Path | None, typer.Option(help="A local folder of the pretrained model.")] = None,
+    face_detector: Annotated[
+        str | None, typer.Option(help="For encoders of faces: mediapipe or mtcnn.  [default: mediapipe]")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Decoding processes.  [default: one per core, at most 4]")
+    ] = None,
+    part: Annotated[
+        str, typer.Option(help="2/4 does the second quarter of the work: share it among machines.")
+    ] = "1/1",
+    keep_text: Annotated[bool, typer.Option("--keep-text", help="Let transcripts travel in the store.")] = False,
+) -> None:
+    """Run encoders over clips and keep the features; what the store holds is not computed again."""
+    options: dict[str, Any] = {} if face_detector is None else {"face_detector": face_detector}
+    share = _part(part)
+    failed = False
+    for name in encoder:
+        summary = emocache.extract_features(
+            name,
+            layers=layers,
+            pool=pool,
+            clips=clips,
+            store=store,
+            device=device,
+            dtype=dtype,
+            storage=storage,
+            weights=weights,
+            workers=workers,
+            part=share,
+            keep_text=keep_text,
+            **options,
+        )
+        typer.echo(str(summary))
+        failed = failed or bool(summary.failed)
+    if failed:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _part(text: str) -> tuple[int, int]:
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal()):
+        raise BadOption(f"--part {text!r}: write the part and the number of parts, as in 2/4")
+    return int(index), int(count)
+
+
+@app.command()
+@_command
+def fit(
+    head: Annotated[str, typer.Option(help="The head to fit: linear or mlp.")] = "mlp",
+    features: Annotated[
+        list[str] | None,
+        typer.Option(help="A feature, with layers if wanted: hubert-large:16-21; may be repeated.  [default: all]"),
+    ] = None,
+    clips: Annotated[
+        Path | None, typer.Option(help="A manifest with other labels.  [default: the labels in the store]")
+    ] = None,
+    store: StorePath = None,
+    folds: Annotated[
+        str | None,
+        typer.Option(help="speaker, speaker:K, loso, K or given.  [default: speaker where there are speakers, else 5]"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides every random choice.")] = 0,
+    normalize: Annotated[
+        str, typer.Option(help="Standardise by training folds (global), by speaker, or not (none).")
+    ] = "global",
+    out: Annotated[Path | None, typer.Option(help="The run's folder.  [default: a new one below runs/]")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+) -> None:
+    """Fit a head on a store's features, fold by fold, and leave a run: scores, out-of-fold probabilities, weights."""
+    run = emocache.fit_head(
+        store,
+        head,
+        features=features or None,
+        clips=clips,
+        folds=folds,
+        seed=seed,
+        normalize=normalize,
+        out=out,
+        device=device,
+    )
+    typer.echo(run.summary())
+
+
+@app.command()
+@_command
+def encoders() -> None:
+    """List the encoders: modality, layers, dimension, download size, and whether the weights are here."""
+    rows = [("encoder", "modality", "layers", "dim", "download", "weights here")]
+    for card in emocache.list_encoders().values():
+        layers = f"0-{card.depth}" if card.depth else "0"
+        size = f"{card.download_mb} MB" if card.download_mb else "none"
+        rows.append((card.name, card.modality, layers, str(card.dim), size, "yes" if card.weights_here() else "no"))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+@app.command()
+@_command
+def demo(
+    out: Annotated[Path, typer.Option(help="The folder for the demo's clips, store and runs.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(help="Decides the clips and the folds.")] = 0,
+) -> None:
+    """Do the main job on clips that the demo makes itself: extract three modalities, fit heads, compare them."""
+    from emocache.demo.run import run_demo
+
+    typer.echo(run_demo(out, seed=seed))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""The plan: which cells are asked for, minus those that the store holds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from emocache.errors import BadOption, EmocacheError
+from emocache.extract.weights import file_digest
+from emocache.spec import Clip, Modality, Recipe, Source, pooled_dim
+from emocache.store import Feature
+
+
+@dataclass(frozen=True)
+class Task:
+    """One content to be encoded: the layers that are missing, and the clips that bear it."""
+
+    key: bytes
+    source: Source
+    clip_ids: tuple[str, ...]
+    layers: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What the clips of a manifest hold of one modality.
+
+    keys: clip_id to content key, in the manifest's order; sources: the first source of each content
+    absent: clips that have nothing of the modality; unreadable: ledger rows of clips whose file cannot be read
+    """
+
+    keys: Mapping[str, bytes]
+    sources: Mapping[bytes, Source]
+    absent: tuple[str, ...]
+    unreadable: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one call will compute. A plan is a value: any worker can run any part of it.
+
+    layers: what was asked for; tasks: what is missing; held: clips that need nothing
+    retried: clips that failed before and are tried again; known_failures: clips whose file is still not readable
+    """
+
+    recipe: Recipe
+    layers: tuple[int, ...]
+    dim: int
+    tasks: tuple[Task, ...]
+    held: int
+    retried: int
+    contents: Contents
+
+    @property
+    def clips(self) -> int:
+        """How many clips have something to compute."""
+        return sum(len(task.clip_ids) for task in self.tasks)
+
+    @property
+    def bytes(self) -> int:
+        """How much the missing cells will take on the disk, up to a few kB."""
+        width = 2 if self.recipe.fields["storage_dtype"] == "float16" else 4
+        row = pooled_dim(str(self.recipe.fields["pooling"]), self.dim) * width
+        return sum(len(task.layers) * row for task in self.tasks)
+
+    def part(self, index: int, count: int) -> Plan:
+        """The `index`-th of `count` parts (from 1), split by key: the parts meet nowhere and leave nothing out."""
+        if not 1 <= index <= count:
+            raise BadOption(f"--part {index}/{count}: parts are numbered from 1/{count} to {count}/{count}")
+        mine = tuple(task for task in self.tasks if int.from_bytes(task.key[:8]) % count == index - 1)
+        return replace(self, tasks=mine)
+
+    def by_layers(self) -> Iterator[tuple[tuple[int, ...], list[Task]]]:
+        """The tasks grouped by the layers that they miss: a batch computes the same layers for all its clips."""
+        for layers, tasks in groupby(sorted(self.tasks, key=lambda task: task.layers), key=lambda task: task.layers):
+            yield layers, list(tasks)
+
+    def describe(self) -> str:
+        """What will be done, in one or two lines for a person."""
+        layers = f"layer{'s' if len(self.layers) > 1 else ''} {_ranges(self.layers)}"
+        head = f"{self.recipe.feature_name} · {layers} · pool {self.recipe.fields['pooling']}"
+        parts = [f"{self.held + self.clips} clips: {self.held} held, {self.clips} to compute ({_size(self.bytes)})"]
+        if self.retried:
+            parts.append(f"{self.retried} failed before and are tried again")
+        if self.contents.unreadable:
+            parts.append(f"{len(self.contents.unreadable)} cannot be read")
+        if self.contents.absent:
+            parts.append(f"{len(self.contents.absent)} have no {self.recipe.modality}")
+        return f"{head}\n{'; '.join(parts)}"
+
+
+def read_contents(clips: Sequence[Clip], modality: Modality) -> Contents:
+    """Find out what each clip holds, by content.
+
+    raises: EmocacheError if no clip has anything of `modality`
+    """
+    sources = {clip.clip_id: clip.source(modality) for clip in clips}
+    present = {clip_id: source for clip_id, source in sources.items() if source is not None}
+    if not present:
+        columns = "text" if modality == "text" else f"path or {modality}"
+        raise EmocacheError(f"none of the {len(clips)} clips has {modality}; the manifest needs a column {columns}")
+    digests = _digests({source.path for source in present.values() if source.path is not None})
+    keys: dict[str, bytes] = {}
+    first: dict[bytes, Source] = {}
+    unreadable = []
+    for clip_id, source in present.items():
+        digest = None if source.path is None else digests[source.path]
+        if isinstance(digest, OSError):
+            unreadable.append(_unreadable(clip_id, source, digest))
+            continue
+        keys[clip_id] = key = source.key(digest)
+        first.setdefault(key, source)
+    absent = tuple(clip_id for clip_id, source in sources.items() if source is None)
+    return Contents(keys, first, absent, tuple(unreadable))
+
+
+def make_plan(contents: Contents, recipe: Recipe, layers: tuple[int, ...], dim: int, feature: Feature | None) -> Plan:
+    """Compare what is asked for with what the store's feature holds (None: the store does not have it yet)."""
+    names: dict[bytes, list[str]] = {}
+    for clip_id, key in contents.keys.items():
+        names.setdefault(key, []).append(clip_id)
+    tried = feature.ledger_rows()[0] if feature else {}
+    tasks = []
+    held = retried = 0
+    for key, clip_ids in names.items():
+        missing = tuple(layer for layer in layers if feature is None or not feature.holds(key, [layer]))
+        if not missing:
+            held += len(clip_ids)
+            continue
+        retried += len(clip_ids) if tried.get(key.hex(), {}).get("status") == "failed" else 0
+        tasks.append(Task(key, contents.sources[key], tuple(clip_ids), missing))
+    return Plan(recipe, layers, dim, tuple(tasks), held, retried, contents)
+
+
+def _digests(paths: set[Path]) -> dict[Path, str | OSError]:
+    """Each file's sha256, or why it cannot be read; hashing releases the interpreter, so threads help."""
+    ordered = sorted(paths)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        return dict(zip(ordered, threads.map(_digest, ordered), strict=True))
+
+
+def _digest(path: Path) -> str | OSError:
+    try:
+        return file_digest(path)
+    except OSError as error:
+        return error
+
+
+def _unreadable(clip_id: str, source: Source, error: OSError) -> dict[str, Any]:
+    advice = (
+        "correct the path in the manifest, or bring the file there"
+        if isinstance(error, FileNotFoundError)
+        else "look at its permissions"
+    )
+    return {
+        "clip_id": clip_id,
+        "key": None,
+        "status": "failed",
+        "stage": "read",
+        "error": type(error).__name__,
+        "message": f"{source.path}: {error.strerror}; {advice}",
+        "facts": {},
+    }
+
+
+def _ranges(layers: Sequence[int]) -> str:
+    """``0, 6-12``: layers in a row written as a range."""
+    runs: list[list[int]] = []
+    for layer in layers:
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
