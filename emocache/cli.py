@@ -16,7 +16,7 @@ from typing import Annotated, Any, NoReturn, ParamSpec
 import typer
 
 import emocache
-from emocache.errors import BadOption, EmocacheError, UnknownName
+from emocache.errors import AmbiguousName, BadOption, EmocacheError, UnknownName
 
 EXIT_ERROR, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 1, 2, 3, 130
 P = ParamSpec("P")
@@ -46,7 +46,7 @@ def _command(function: Callable[P, None]) -> Callable[P, None]:
         logging.getLogger("emocache").setLevel(logging.INFO)
         try:
             function(*args, **kwargs)
-        except (BadOption, UnknownName) as error:
+        except (BadOption, UnknownName, AmbiguousName) as error:
             _stop(error, EXIT_USAGE)
         except EmocacheError as error:
             _stop(error, EXIT_ERROR)
@@ -80,33 +80,44 @@ def _root(
 
 Clips = Annotated[
     Path | None,
-    typer.Option(help="The manifest (.csv, .parquet) or a folder of media.  [default: clips.csv, else this folder]"),
+    typer.Option(
+        metavar="PATH",
+        help="The manifest (.csv, .parquet) or a folder of media.  [default: clips.csv, else this folder]",
+    ),
 ]
 StorePath = Annotated[
-    Path | None, typer.Option(help="The store's folder.  [default: $EMOCACHE_STORE, else features.zarr]")
+    Path | None,
+    typer.Option(metavar="PATH", help="The store's folder.  [default: $EMOCACHE_STORE, else features.zarr]"),
 ]
 
 
 @app.command()
 @_command
 def extract(
-    encoder: Annotated[list[str], typer.Option(help="An encoder's name (see: emocache encoders); may be repeated.")],
-    layers: Annotated[str, typer.Option(help="Layers: 16-21, 6,8,10, -4: (the last four) or all.")] = "all",
-    pool: Annotated[str, typer.Option(help="Pooling over time: mean or stats7.")] = "mean",
+    encoder: Annotated[
+        list[str], typer.Option(metavar="NAME", help="An encoder's name (see: emocache encoders); may be repeated.")
+    ],
+    layers: Annotated[
+        str, typer.Option(metavar="RANGE", help="Layers: 16-21, 6,8,10, -4: (the last four) or all.")
+    ] = "all",
+    pool: Annotated[str, typer.Option(metavar="POOLING", help="Pooling over time: mean or stats7.")] = "mean",
     clips: Clips = None,
     store: StorePath = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="Compute dtype: float32, bfloat16 or float16.")] = "float32",
-    storage: Annotated[str, typer.Option(help="Stored dtype: float32 or float16.")] = "float32",
-    weights: Annotated[Path | None, typer.Option(help="A local folder of the pretrained model.")] = None,
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    dtype: Annotated[
+        str, typer.Option(metavar="DTYPE", help="Compute dtype: float32, bfloat16 or float16.")
+    ] = "float32",
+    storage: Annotated[str, typer.Option(metavar="DTYPE", help="Stored dtype: float32 or float16.")] = "float32",
+    weights: Annotated[Path | None, typer.Option(metavar="DIR", help="A local folder of the pretrained model.")] = None,
     face_detector: Annotated[
-        str | None, typer.Option(help="For encoders of faces: mediapipe or mtcnn.  [default: mediapipe]")
+        str | None,
+        typer.Option(metavar="NAME", help="For encoders of faces: mediapipe or mtcnn.  [default: mediapipe]"),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Decoding processes.  [default: one per core, at most 4]")
     ] = None,
     part: Annotated[
-        str, typer.Option(help="2/4 does the second quarter of the work: share it among machines.")
+        str, typer.Option(metavar="I/N", help="2/4 does the second quarter of the work: share it out.")
     ] = "1/1",
     keep_text: Annotated[bool, typer.Option("--keep-text", help="Let transcripts travel in the store.")] = False,
 ) -> None:
@@ -146,25 +157,34 @@ def _part(text: str) -> tuple[int, int]:
 @app.command()
 @_command
 def fit(
-    head: Annotated[str, typer.Option(help="The head to fit: linear or mlp.")] = "mlp",
+    head: Annotated[str, typer.Option(metavar="NAME", help="The head to fit: linear or mlp.")] = "mlp",
     features: Annotated[
         list[str] | None,
-        typer.Option(help="A feature, with layers if wanted: hubert-large:16-21; may be repeated.  [default: all]"),
+        typer.Option(
+            metavar="FEATURE[:LAYERS]",
+            help="A feature, with layers if wanted: hubert-large:16-21; may be repeated.  [default: all]",
+        ),
     ] = None,
     clips: Annotated[
-        Path | None, typer.Option(help="A manifest with other labels.  [default: the labels in the store]")
+        Path | None,
+        typer.Option(metavar="PATH", help="A manifest with other labels.  [default: the labels in the store]"),
     ] = None,
     store: StorePath = None,
     folds: Annotated[
         str | None,
-        typer.Option(help="speaker, speaker:K, loso, K or given.  [default: speaker where there are speakers, else 5]"),
+        typer.Option(
+            metavar="PROTOCOL",
+            help="speaker, speaker:K, loso, K or given.  [default: speaker where there are speakers, else 5]",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Decides every random choice.")] = 0,
     normalize: Annotated[
-        str, typer.Option(help="Standardise by training folds (global), by speaker, or not (none).")
+        str, typer.Option(metavar="HOW", help="Standardise by training folds (global), by speaker, or not (none).")
     ] = "global",
-    out: Annotated[Path | None, typer.Option(help="The run's folder.  [default: a new one below runs/]")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The run's folder.  [default: a new one below runs/]")
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
 ) -> None:
     """Fit a head on a store's features, fold by fold, and leave a run: scores, out-of-fold probabilities, weights."""
     run = emocache.fit_head(
@@ -198,7 +218,9 @@ def encoders() -> None:
 @app.command()
 @_command
 def demo(
-    out: Annotated[Path, typer.Option(help="The folder for the demo's clips, store and runs.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder for the demo's clips, store and runs.")] = Path(
+        "demo"
+    ),
     seed: Annotated[int, typer.Option(help="Decides the clips and the folds.")] = 0,
 ) -> None:
     """Do the main job on clips that the demo makes itself: extract three modalities, fit heads, compare them."""

@@ -27,6 +27,20 @@ class UnknownName(EmocacheError, KeyError):
         return str(self.args[0])
 
 
+class AmbiguousName(EmocacheError, KeyError):
+    """A short name that fits several features."""
+
+    def __init__(self, kind: str, name: str, fitting: Iterable[str], where: object) -> None:
+        listing = "\n  ".join(sorted(fitting))
+        super().__init__(
+            f"{kind} {name!r} fits several of {where}; name one of them in full, or more of it:\n  {listing}"
+        )
+
+    def __str__(self) -> str:
+        """The message itself (``KeyError`` would print its repr)."""
+        return str(self.args[0])
+
+
 class BadOption(EmocacheError, ValueError):
     """An option or argument that cannot be obeyed; the command line ends with exit code 2."""
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emocache.errors import DamagedStore, EmocacheError, NotAStore, StoreError, UnknownName
+from emocache.errors import AmbiguousName, DamagedStore, EmocacheError, NotAStore, StoreError, UnknownName
 from emocache.spec import Modality, Recipe
 from emocache.store.documents import FORMAT, NAME, group_document, read_group
 from emocache.store.feature import Feature
@@ -52,12 +52,7 @@ class Features(Mapping[str, Feature]):
                 "feature", name, self._found, advice=f"looked in {self._where}; emocache extract adds features"
             )
         if len(fitting) > 1:
-            raise UnknownName(
-                "feature",
-                name,
-                [f.name for f in fitting],
-                advice=f"{len(fitting)} features of {self._where} begin so; name one of them in full",
-            )
+            raise AmbiguousName("feature", name, [f.name for f in fitting], self._where)
         return fitting[0]
 
 
