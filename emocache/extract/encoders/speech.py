@@ -1,7 +1,9 @@
 """Pretrained speech transformers: HuBERT and wav2vec 2.0 through transformers, with only the blocks that are needed.
 
 Layer k is ``hidden_states[k]`` of the full model: 0 the input of the first block, k the output of block k. In models
-with ``do_stable_layer_norm`` the last entry alone has passed the final LayerNorm; a truncated model must not apply it.
+with ``do_stable_layer_norm`` the last layer alone has passed the final LayerNorm, as transformers 4 and the papers that
+used it have it (in transformers 5 that is `last_hidden_state`, and ``hidden_states[-1]`` stops before the norm). States
+are therefore taken from the blocks themselves, so that the library's version does not change a feature's numbers.
 """
 
 from __future__ import annotations
@@ -136,7 +138,7 @@ class SpeechEncoder:
         with self._recorded(layers) as found:
             last = self.model(inputs, attention_mask=mask).last_hidden_state
         if self.depth in layers:
-            found[self.depth] = last  # the full model's last entry: with its final LayerNorm where it has one
+            found[self.depth] = last  # with the final LayerNorm, where the model has one
         lengths = [int(self.model._get_feat_extract_output_lengths(size)) for size in sizes]
         return torch.stack([found[layer] for layer in layers], dim=1), lengths
 
