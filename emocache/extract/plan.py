@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -13,7 +13,6 @@ from typing import Any
 from emocache.errors import BadOption, EmocacheError
 from emocache.extract.weights import file_digest
 from emocache.spec import Clip, Modality, Recipe, Source, pooled_dim
-from emocache.store import Feature
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Plan:
     """What one call will compute. A plan is a value: any worker can run any part of it.
 
     layers: what was asked for; tasks: what is missing; held: clips that need nothing
-    retried: clips that failed before and are tried again; known_failures: clips whose file is still not readable
+    retried: clips that failed before and are tried again
     """
 
     recipe: Recipe
@@ -119,20 +118,29 @@ def read_contents(clips: Sequence[Clip], modality: Modality) -> Contents:
     return Contents(keys, first, absent, tuple(unreadable))
 
 
-def make_plan(contents: Contents, recipe: Recipe, layers: tuple[int, ...], dim: int, feature: Feature | None) -> Plan:
-    """Compare what is asked for with what the store's feature holds (None: the store does not have it yet)."""
+def make_plan(
+    contents: Contents,
+    recipe: Recipe,
+    layers: tuple[int, ...],
+    dim: int,
+    holds: Callable[[bytes, Sequence[int]], bool],
+    failed: Collection[bytes],
+) -> Plan:
+    """Compare what is asked for with what is held.
+
+    holds: whether the store has all of some layers of a content; failed: contents that could not be encoded before
+    """
     names: dict[bytes, list[str]] = {}
     for clip_id, key in contents.keys.items():
         names.setdefault(key, []).append(clip_id)
-    tried = feature.ledger_rows()[0] if feature else {}
     tasks = []
     held = retried = 0
     for key, clip_ids in names.items():
-        missing = tuple(layer for layer in layers if feature is None or not feature.holds(key, [layer]))
+        missing = tuple(layer for layer in layers if not holds(key, [layer]))
         if not missing:
             held += len(clip_ids)
             continue
-        retried += len(clip_ids) if tried.get(key.hex(), {}).get("status") == "failed" else 0
+        retried += len(clip_ids) if key in failed else 0
         tasks.append(Task(key, contents.sources[key], tuple(clip_ids), missing))
     return Plan(recipe, layers, dim, tuple(tasks), held, retried, contents)
 

@@ -9,7 +9,7 @@ from emocache.errors import EncoderFault
 if TYPE_CHECKING:
     from torch import Tensor
 
-QUANTILES = (0.10, 0.25, 0.50, 0.75, 0.90)
+PERCENTILES = (10, 25, 50, 75, 90)
 
 
 def pool(frames: Tensor, pooling: str) -> Tensor:
@@ -34,17 +34,19 @@ def pool(frames: Tensor, pooling: str) -> Tensor:
 
 
 def _percentiles(frames: Tensor) -> list[Tensor]:
-    """``(layer, dim)`` for each of QUANTILES, by numpy's linear interpolation, rounded as numpy rounds it."""
+    """``(layer, dim)`` float32 for each of PERCENTILES: numpy's linear interpolation in float64, then rounded."""
     import torch
 
     ordered = torch.sort(frames, dim=1).values
+    exact = ordered.cpu() if ordered.device.type == "mps" else ordered  # that device has no float64
     last = ordered.shape[1] - 1
     found = []
-    for quantile in QUANTILES:
-        place = quantile * last
+    for percentile in PERCENTILES:
+        place = percentile / 100 * last
         below = int(place)
         share = place - below
-        low, high = ordered[:, below], ordered[:, min(below + 1, last)]
-        # numpy interpolates from the nearer end, so that a constant stays exactly itself.
-        found.append(low + (high - low) * share if share < 0.5 else high - (high - low) * (1 - share))
+        low, high = exact[:, below].double(), exact[:, min(below + 1, last)].double()
+        # From the nearer end, so that a constant stays exactly itself.
+        between = low + (high - low) * share if share < 0.5 else high - (high - low) * (1 - share)
+        found.append(between.float().to(frames.device))
     return found

@@ -112,10 +112,11 @@ def extract_features(
         keys = {clip_id: {card.modality: key.hex()} for clip_id, key in contents.keys.items()}
         moved = write_roster(target.path, named, keys)
         feature = target.add_feature(recipe, _versions())
-        plan = make_plan(contents, recipe, wanted, built.dim, feature).part(*part)
+        known = feature.ledger_rows()
+        failed = {bytes.fromhex(key) for key, row in known[0].items() if row["status"] == "failed"}
+        plan = make_plan(contents, recipe, wanted, built.dim, feature.holds, failed).part(*part)
         log.info("%s", plan.describe())
         summary = Summary(target.path, feature.name, wanted, held=plan.held, absent=len(contents.absent), moved=moved)
-        known = feature.ledger_rows()
         summary.failed = {str(row["clip_id"]): str(row["message"]) for row in contents.unreadable}
         new = [row for row in contents.unreadable if known[1].get(str(row["clip_id"])) != row]
         if plan.tasks or new:
