@@ -1,0 +1,90 @@
+"""MediaPipe's face detector (BlazeFace, short range) through the tasks API."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from emocache.errors import WeightsError
+from emocache.extract.face_model import model_file, model_sha256
+from emocache.extract.faces import Face, Rgb
+
+
+@dataclass(frozen=True)
+class MediaPipe:
+    """BlazeFace, short range: faces within some two metres of the camera.
+
+    confidence_percent: the least confidence of a face
+    """
+
+    name: str = "mediapipe"
+    confidence_percent: int = 50
+
+    def recipe(self) -> Mapping[str, Any]:
+        """The model's digest and the threshold."""
+        return {"name": self.name, "sha256": model_sha256(), "confidence_percent": self.confidence_percent}
+
+    def fetch(self) -> None:
+        """Find the model file, or download it."""
+        model_file()
+
+    def detect(self, frames: Sequence[Rgb]) -> list[list[Face]]:
+        """Frame by frame, each for itself."""
+        import mediapipe
+
+        network = _network(str(model_file()), self.confidence_percent, os.getpid())
+        found = []
+        with _quiet():
+            for frame in frames:
+                image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(frame))
+                height, width = frame.shape[:2]
+                found.append([_face(one, height, width) for one in network.detect(image).detections])
+        return found
+
+
+def _face(detection: Any, height: int, width: int) -> Face:
+    box = detection.bounding_box
+    edges = (box.origin_x, box.origin_y, box.origin_x + box.width, box.origin_y + box.height)
+    left, top, right, bottom = (edge / (height if k % 2 else width) for k, edge in enumerate(edges))
+    points = np.array([(point.x, point.y) for point in detection.keypoints[:4]])  # then come the ears
+    return Face((left, top, right, bottom), float(detection.categories[0].score), points)
+
+
+@lru_cache(maxsize=2)
+def _network(model: str, confidence_percent: int, process: int) -> Any:  # noqa: ARG001 - see the docstring
+    """The network, made once per process: its threads do not live on in a process forked from this one."""
+    with _quiet():
+        from mediapipe.tasks.python import BaseOptions, vision
+
+        options = vision.FaceDetectorOptions(
+            base_options=BaseOptions(model_asset_path=model), min_detection_confidence=confidence_percent / 100
+        )
+        try:
+            network = vision.FaceDetector.create_from_options(options)
+        except (RuntimeError, ValueError) as error:
+            raise WeightsError(f"{model}: MediaPipe cannot use this model ({error}); get the file again") from error
+    return network
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back what C++ writes to stderr, and let it out only if the block fails: no option silences LiteRT."""
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(kept, held.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

@@ -1,0 +1,195 @@
+"""Faces in frames: where they are, which of them is the clip's, and a square picture of it.
+
+Two detectors behind one Protocol: ``mediapipe`` (BlazeFace short range, Bazarevsky et al. 2019) and ``mtcnn`` (Zhang
+et al. 2016, weights in the package). A detector object is a small value that worker processes can carry; its network
+is made in each process on first use.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emocache.errors import UnknownName
+
+Rgb = NDArray[np.uint8]
+
+RIGHT_EYE, LEFT_EYE, NOSE, MOUTH = range(4)
+"""The landmarks both detectors know, named as the person would: the right eye is on the left of the picture."""
+WIDEN_PERCENT = 40
+"""How much wider than the detector's box a crop is."""
+_LEAST_EYE_DISTANCE = 0.1
+"""Eyes nearer than this share of the box (a profile) tell no roll."""
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """One face in one frame; positions in shares of the frame's width and height, (0, 0) at the upper left.
+
+    box: left, top, right, bottom; may reach beyond the frame
+    confidence: the detector's, 0 to 1; the two detectors' are not comparable
+    landmarks: ``(4, 2)`` float64, x and y of right eye, left eye, nose tip, mouth centre
+    """
+
+    box: tuple[float, float, float, float]
+    confidence: float
+    landmarks: NDArray[np.float64]
+
+    @property
+    def area(self) -> float:
+        """The box's share of the frame."""
+        left, top, right, bottom = self.box
+        return max(right - left, 0.0) * max(bottom - top, 0.0)
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """The box's centre."""
+        left, top, right, bottom = self.box
+        return (left + right) / 2, (top + bottom) / 2
+
+
+class FaceDetector(Protocol):
+    """Finds the faces in frames; picklable."""
+
+    @property
+    def name(self) -> str:
+        """One of `DETECTORS`."""
+        ...
+
+    def recipe(self) -> Mapping[str, Any]:
+        """What decides the faces: model digest, thresholds. Fetches nothing. Raises WeightsError."""
+        ...
+
+    def fetch(self) -> None:
+        """Bring the model to this machine, before workers need it. Raises WeightsError if that is impossible."""
+        ...
+
+    def detect(self, frames: Sequence[Rgb]) -> list[list[Face]]:
+        """The faces of each ``(height, width, 3)`` uint8 frame, in no particular order; a list may be empty."""
+        ...
+
+
+DETECTORS = ("mediapipe", "mtcnn")
+
+
+def detector(name: str) -> FaceDetector:
+    """The detector of that name. Raises UnknownName for any other than `DETECTORS`."""
+    if name == "mediapipe":
+        from emocache.extract.face_mediapipe import MediaPipe
+
+        return MediaPipe()
+    if name == "mtcnn":
+        from emocache.extract.face_mtcnn import Mtcnn
+
+        return Mtcnn()
+    raise UnknownName("face detector", name, DETECTORS)
+
+
+# --- one face per clip -----------------------------------------------------------------------------------------------
+
+
+def follow(frames: Sequence[Sequence[Face]]) -> list[int | None]:
+    """Choose one face per frame: the index into that frame's faces, or None where there is none.
+
+    Faces are linked into tracks: a face joins the track whose last face lies nearest, if no farther away than one
+    face width, else it begins a new one. The clip's face is the track with the largest sum of areas over time. Where
+    that track is missing (a cut to another position, another person), the next largest that is there stands in.
+    """
+    tracks: list[list[tuple[int, int]]] = []
+    for time, faces in enumerate(frames):
+        for index in sorted(range(len(faces)), key=lambda i: -faces[i].area):
+            _join(tracks, frames, time, index)
+    tracks.sort(key=lambda track: -sum(frames[time][index].area for time, index in track))
+    chosen: list[int | None] = [None] * len(frames)
+    for track in reversed(tracks):
+        for time, index in track:
+            chosen[time] = index
+    return chosen
+
+
+def _join(tracks: list[list[tuple[int, int]]], frames: Sequence[Sequence[Face]], time: int, index: int) -> None:
+    face = frames[time][index]
+    best, nearest = None, face.box[2] - face.box[0]
+    for track in tracks:
+        last_time, last_index = track[-1]
+        distance = math.dist(face.centre, frames[last_time][last_index].centre)
+        if last_time < time and distance <= nearest:
+            best, nearest = track, distance
+    if best is None:
+        tracks.append([(time, index)])
+    else:
+        best.append((time, index))
+
+
+# --- crops -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Square:
+    """A square part of a frame, in pixels: its centre, its side, and its roll (radians, clockwise as seen)."""
+
+    x: float
+    y: float
+    side: float
+    roll: float = 0.0
+
+
+def face_square(face: Face, height: int, width: int, widen_percent: int = WIDEN_PERCENT) -> Square:
+    """The square round a face's box, `widen_percent` wider than the box's longer edge, level with the eyes."""
+    left, top, right, bottom = face.box
+    x, y = face.centre
+    side = max((right - left) * width, (bottom - top) * height) * (100 + widen_percent) / 100
+    return Square(x * width, y * height, max(side, 1.0), eye_roll(face, height, width))
+
+
+def centre_square(height: int, width: int) -> Square:
+    """The largest square in the middle of a frame: what is taken where no face was found."""
+    return Square(width / 2, height / 2, min(height, width))
+
+
+def eye_roll(face: Face, height: int, width: int) -> float:
+    """The angle of the line from the right to the left eye, in radians; 0 where the eyes are too close to tell."""
+    (rx, ry), (lx, ly) = face.landmarks[RIGHT_EYE], face.landmarks[LEFT_EYE]
+    dx, dy = (lx - rx) * width, (ly - ry) * height
+    if math.hypot(dx, dy) < _LEAST_EYE_DISTANCE * (face.box[2] - face.box[0]) * width:
+        return 0.0
+    return math.atan2(dy, dx)
+
+
+def crop(frame: Rgb, square: Square, size: int) -> Rgb:
+    """Cut a square out of a frame and bring it to ``(size, size, 3)`` uint8.
+
+    Bilinear, with box averaging where it shrinks. What lies beyond the frame repeats the frame's edge.
+    """
+    finer = max(1, round(square.side / size))
+    points = ((np.arange(size * finer) + 0.5) / (size * finer) - 0.5) * square.side
+    cos, sin = math.cos(square.roll), math.sin(square.roll)
+    x = square.x + cos * points[None, :] - sin * points[:, None] - 0.5
+    y = square.y + sin * points[None, :] + cos * points[:, None] - 0.5
+    fine = _bilinear(frame, y, x)
+    coarse = fine.reshape(size, finer, size, finer, 3).mean((1, 3))
+    whole: Rgb = np.rint(coarse).astype(np.uint8)
+    return whole
+
+
+def _bilinear(frame: Rgb, y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float32]:
+    height, width = frame.shape[:2]
+    y, x = np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)
+    top, left = y.astype(np.int32), x.astype(np.int32)
+    down, across = (y - top).astype(np.float32)[..., None], (x - left).astype(np.float32)[..., None]
+    pixels = frame.reshape(height * width, -1)
+    upper, lower = top * width, np.minimum(top + 1, height - 1) * width
+    right = np.minimum(left + 1, width - 1)
+    above = _between(pixels.take(upper + left, axis=0), pixels.take(upper + right, axis=0), across)
+    below = _between(pixels.take(lower + left, axis=0), pixels.take(lower + right, axis=0), across)
+    return above + (below - above) * down
+
+
+def _between(a: Rgb, b: Rgb, share: NDArray[np.float32]) -> NDArray[np.float32]:
+    start = a.astype(np.float32)
+    return start + (b - start) * share

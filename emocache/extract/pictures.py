@@ -1,0 +1,293 @@
+"""The pictures of one video file with the times at which they are shown, by PyAV and by decord.
+
+Times are exact fractions of seconds from the file's start (the earliest start of its streams, as players count).
+PyAV decides which pictures there are and when. decord 0.6 tells no picture's time, and where its seeking fails it
+returns other pictures without a word: of 24 MPEG-1 files it began 23 with their thirteenth frame. So decord reads
+only containers that carry an index, only from their first frame on, and only if its table agrees with PyAV's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import av
+import numpy as np
+from av.stream import Disposition
+from numpy.typing import NDArray
+
+from emocache.errors import MediaError, NoStream
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+    Rgb = NDArray[np.uint8]
+
+SLACK_S = Fraction(1, 2)
+"""How much earlier than declared a file may end before it counts as truncated: sound and picture rarely end as one."""
+_DECORD_READS = frozenset({"mov", "matroska"})
+_DECLARE_LENGTH = _DECORD_READS | {"avi"}
+"""Containers with an index: seeking lands on a key frame, and the declared length was written, not guessed."""
+_SAME_TIME_S = 2e-3
+"""decord tells times as float32: 0.2 ms off after an hour."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Shown(Generic[T]):
+    """A picture that appears at `time`, and vanishes at `end` if no other follows (seconds)."""
+
+    time: Fraction
+    end: Fraction
+    picture: T
+
+
+# --- PyAV ------------------------------------------------------------------------------------------------------------
+
+
+class Pictures:
+    """Iterates over a file's frames in the order they are shown, from `start` on, decoded by PyAV.
+
+    start: seconds; the first frame given is the one on the screen then, or an earlier one. None: from the beginning
+    raises: MediaError if the file cannot be read; NoStream if it has no moving picture
+    """
+
+    def __init__(self, path: Path, start: Fraction | None = None) -> None:
+        self._path = path
+        self._start = start
+        self.damaged = False
+        """Something could not be decoded, or the file ends before its declared length."""
+        self.end: Fraction | None = None
+        """When the last frame seen so far vanishes."""
+
+    def __iter__(self) -> Iterator[Shown[av.VideoFrame]]:
+        try:
+            yield from self._read(self._start or None)
+        except _Overshot:
+            yield from self._read(None)
+
+    def _read(self, start: Fraction | None) -> Iterator[Shown[av.VideoFrame]]:
+        with closing(open_media(self._path)) as container:
+            stream = moving_picture(container, self._path)
+            if start is not None and _is(container, _DECLARE_LENGTH):
+                _seek(container, stream, start)
+            else:
+                start = None
+            clock = _Clock(container)
+            for frame in self._decode(container, stream, clock):
+                shown = clock.shown(frame, stream)
+                if start is not None and shown.time > start:
+                    raise _Overshot
+                start, self.end = None, shown.end
+                yield shown
+            self.damaged |= _ends_early(container, clock)
+
+    def _decode(self, container: InputContainer, stream: VideoStream, clock: _Clock) -> Iterator[av.VideoFrame]:
+        packets = container.demux()
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.error.FFmpegError:
+                self.damaged = True  # the file cannot be read further; what came so far is used
+                return
+            if packet is None:
+                return
+            clock.see(packet)
+            if packet.stream.index == stream.index:
+                yield from self._decode_packet(packet)
+
+    def _decode_packet(self, packet: av.Packet[Any]) -> list[av.VideoFrame]:
+        try:
+            return [frame for frame in packet.decode() if isinstance(frame, av.VideoFrame)]
+        except av.error.FFmpegError:
+            self.damaged = True  # one broken packet; the next key frame mends it
+            return []
+
+
+class _Overshot(Exception):
+    """A seek ended behind the picture that was asked for."""
+
+
+def open_media(path: Path) -> InputContainer:
+    """Open a media file. Raises MediaError that says why it cannot be read."""
+    try:
+        return av.open(str(path), options={"protocol_whitelist": "file"})  # a playlist must not reach the network
+    except av.error.FFmpegError as error:
+        raise MediaError(f"{path}: {_why_unreadable(path, error)}") from error
+
+
+def _why_unreadable(path: Path, error: av.error.FFmpegError) -> str:
+    if isinstance(error, PermissionError):
+        return "no permission to read the file"
+    with path.open("rb") as file:
+        is_mp4 = file.read(12)[4:8] == b"ftyp"
+    if is_mp4:
+        return "the file is cut off: an mp4 without its index (moov) cannot be played; get it again, or drop the clip"
+    return f"is not a video that FFmpeg can read ({error.strerror}); get it again, or drop the clip"
+
+
+def moving_picture(container: InputContainer, path: Path) -> VideoStream:
+    """The file's first video stream that is no cover art. Raises NoStream if there is none."""
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:
+            stream.codec_context.thread_count = 1  # the worker processes are the parallelism
+            return stream
+    art = " but cover art" if container.streams.video else ""
+    found = ", ".join(stream.type for stream in container.streams if stream.type != "video") or "no other stream"
+    raise NoStream(f"{path}: has no moving picture{art} (found: {found}); use an encoder for sound, or drop the clip")
+
+
+def upright(frame: av.VideoFrame) -> Rgb:
+    """``(height, width, 3)`` uint8, turned as the file's display matrix says."""
+    rgb = np.rot90(frame.to_ndarray(format="rgb24"), (frame.rotation // 90) % 4)
+    return np.ascontiguousarray(rgb, dtype=np.uint8)
+
+
+class _Clock:
+    """Turns time stamps into seconds from the file's start, and remembers the latest end of any stream."""
+
+    def __init__(self, container: InputContainer) -> None:
+        self._origin = Fraction(container.start_time or 0, av.time_base)
+        self._previous: Shown[av.VideoFrame] | None = None
+        self.latest = Fraction(0)
+
+    def see(self, packet: av.Packet[Any]) -> None:
+        if packet.pts is not None:
+            self.latest = max(self.latest, (packet.pts + (packet.duration or 0)) * packet.time_base)
+
+    def shown(self, frame: av.VideoFrame, stream: VideoStream) -> Shown[av.VideoFrame]:
+        """A frame without a time stamp follows the one before it; one without a length lasts as long as that."""
+        stamp = frame.pts if frame.pts is not None else frame.dts
+        before = self._previous
+        if stamp is not None and frame.time_base is not None:
+            time = stamp * frame.time_base - self._origin
+        else:
+            time = before.end if before else Fraction(0)
+        if frame.duration and frame.time_base is not None:
+            length = frame.duration * frame.time_base
+        elif before and time > before.time:
+            length = time - before.time
+        else:
+            length = 1 / (stream.guessed_rate or Fraction(25))
+        self._previous = Shown(time, time + length, frame)
+        return self._previous
+
+
+def _is(container: InputContainer, families: frozenset[str]) -> bool:
+    return not families.isdisjoint(container.format.name.split(","))
+
+
+def _seek(container: InputContainer, stream: VideoStream, start: Fraction) -> None:
+    """Go to the last key frame that is shown at `start` or before; where that fails, stay at the beginning."""
+    stamp = start + Fraction(container.start_time or 0, av.time_base)
+    try:
+        container.seek(int(stamp / (stream.time_base or Fraction(1, av.time_base))), stream=stream)
+    except av.error.FFmpegError:
+        container.seek(container.start_time or 0)
+
+
+def _ends_early(container: InputContainer, clock: _Clock) -> bool:
+    if container.duration is None or not _is(container, _DECLARE_LENGTH):
+        return False
+    return Fraction(container.duration, av.time_base) - clock.latest > SLACK_S
+
+
+# --- decord ----------------------------------------------------------------------------------------------------------
+
+
+class DecordFailed(Exception):
+    """decord is not installed, cannot read the file, or reads other pictures than there are: PyAV takes over."""
+
+
+def frame_table(path: Path) -> list[Shown[int]] | None:
+    """When each frame of a whole file is shown, read without decoding; None for files that decord must not read.
+
+    raises: MediaError, NoStream as `Pictures`
+    """
+    with closing(open_media(path)) as container:
+        stream = moving_picture(container, path)
+        if not _is(container, _DECORD_READS) or len(container.streams.video) > 1:
+            return None
+        clock = _Clock(container)
+        try:
+            rows = [row for packet in container.demux() if (row := _row(packet, stream, clock)) is not None]
+        except (av.error.FFmpegError, _NoTable):
+            return None
+        whole = not _ends_early(container, clock) and stream.frames in (0, len(rows))
+        base, origin = stream.time_base, Fraction(container.start_time or 0, av.time_base)
+    stamps = sorted(rows)
+    if not whole or base is None or len({stamp for stamp, _ in stamps}) != len(stamps):
+        return None
+    return [
+        Shown(stamp * base - origin, (stamp + length) * base - origin, index)
+        for index, (stamp, length) in enumerate(stamps)
+    ]
+
+
+class _NoTable(Exception):
+    """A packet whose frame may not be shown, or not when its time stamp says."""
+
+
+def _row(packet: av.Packet[Any], stream: VideoStream, clock: _Clock) -> tuple[int, int] | None:
+    """A packet's time stamp and length, or None for another stream's packet and for the empty ones at the end."""
+    clock.see(packet)
+    if packet.stream.index != stream.index or packet.size == 0:
+        return None
+    if packet.pts is None or not packet.duration or packet.is_discard or packet.is_corrupt:
+        raise _NoTable
+    return packet.pts, packet.duration
+
+
+def decord_frames(path: Path, table: Sequence[Shown[int]], wanted: Sequence[int]) -> Iterator[Rgb]:
+    """The frames number `wanted` (rising, repeats allowed) of a whole file, upright, by decord.
+
+    table: what `frame_table` says
+    raises: DecordFailed, at any point
+    """
+    reader = _DecordReader(path)
+    reader.check(table)
+    position, rgb = -1, None
+    for index in wanted:
+        while rgb is None or position < index:
+            rgb, position = reader.next(), position + 1
+        yield rgb
+
+
+class _DecordReader:
+    """decord's reader, whose every error is a DecordFailed."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import decord
+        except (ImportError, OSError) as error:  # no build for this machine, or its libraries do not load
+            raise DecordFailed("not installed") from error
+        decord.logging.set_level(decord.logging.QUIET)
+        self._errors = (decord.DECORDError, decord.DECORDLimitReachedError, AssertionError, StopIteration)
+        try:
+            # fault_tol: else decord puts a neighbour in the place of a frame that it cannot decode, and says nothing
+            self._reader: Any = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1, fault_tol=1e-9)
+        except self._errors as error:
+            raise DecordFailed(str(error)) from error
+
+    def check(self, table: Sequence[Shown[int]]) -> None:
+        """Compare decord's frames with ours: as many, at the same times after the first."""
+        if len(self._reader) != len(table):
+            raise DecordFailed(f"{len(self._reader)} frames, not {len(table)}")
+        theirs = np.asarray(self._reader.get_frame_timestamp(np.arange(len(table))), dtype=np.float64)[:, 0]
+        ours = np.array([float(row.time - table[0].time) for row in table])
+        if not np.abs(theirs - theirs[0] - ours).max() < _SAME_TIME_S:  # also where decord says NaN
+            raise DecordFailed("other time stamps")
+
+    def next(self) -> Rgb:
+        """The next frame; never a seek, nor `skip_frames`, which seeks where it passes a key frame."""
+        try:
+            rgb: Rgb = self._reader.next().asnumpy()
+        except self._errors as error:
+            raise DecordFailed(str(error)) from error
+        return rgb
