@@ -222,6 +222,8 @@ class Encoder(Protocol):
     """The number of the last layer; 0 for an encoder that has a single one."""
     dim: int
     """The length of one frame."""
+    batch_size: int
+    """How much `Decoded.size` one batch may hold, padding included: enough to be fast, little enough to fit."""
 
     def recipe(self) -> Mapping[str, Any]:
         """Everything of this encoder that decides its numbers: weights by digest, processor, sampling, detector.

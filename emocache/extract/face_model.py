@@ -31,6 +31,11 @@ def model_sha256() -> str:
     return SHA256 if own is None else _digest(own)
 
 
+def is_here() -> bool:
+    """Whether faces can be found without a download: by MTCNN always, by MediaPipe if this is True."""
+    return os.environ.get(VARIABLE) is not None or (_cache_folder() / FILE_NAME).is_file()
+
+
 def model_file() -> Path:
     """The model, from ``$EMOCACHE_MEDIAPIPE_MODEL``, else the user's cache folder, else fetched into that.
 

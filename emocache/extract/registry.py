@@ -24,6 +24,7 @@ class Card:
     address: ``module:Class``, called as ``Class(**arguments, weights=..., **options)``
     hub_id, download_mb: where pretrained weights come from and how much that is; None and 0 where there are none
     options: the names of further options that the class takes
+    present: ``module:function`` that tells whether a download that is not from the hub is here
     """
 
     name: str
@@ -35,6 +36,7 @@ class Card:
     hub_id: str | None = None
     download_mb: int = 0
     options: frozenset[str] = frozenset()
+    present: str = ""
 
     def build(self, weights: Path | None = None, **options: Any) -> Encoder:
         """Make the encoder; its network is loaded later.
@@ -45,17 +47,24 @@ class Card:
         if strange := sorted(set(options) - self.options):
             known = ", ".join(sorted(self.options)) or "none"
             raise BadOption(f"encoder {self.name} has no option {', '.join(strange)}; it has: {known}")
-        module, _, attribute = self.address.partition(":")
-        encoder: Encoder = getattr(import_module(module), attribute)(**self.arguments, weights=weights, **options)
+        encoder: Encoder = _resolve(self.address)(**self.arguments, weights=weights, **options)
         return encoder
 
     def weights_here(self) -> bool:
         """Whether extraction can start without a download."""
+        if self.present:
+            return bool(_resolve(self.present)())
         if self.hub_id is None:
             return True
         from emocache.extract.weights import cached_folder
 
         return cached_folder(self.hub_id) is not None
+
+
+def _resolve(address: str) -> Any:
+    """The object at ``module:name``."""
+    module, _, name = address.partition(":")
+    return getattr(import_module(module), name)
 
 
 def _pretrained_speech(name: str, hub_id: str, download_mb: int) -> Card:
@@ -65,16 +74,18 @@ def _pretrained_speech(name: str, hub_id: str, download_mb: int) -> Card:
 
 
 _BUILT_IN = (
-    Card("prosody", "audio", 0, 0, "emocache.extract.encoders.prosody:Prosody"),
+    Card("prosody", "audio", 0, 107, "emocache.extract.encoders.prosody:Prosody"),
     Card(
         "face-hog",
         "video",
         0,
-        0,
+        1578,
         "emocache.extract.encoders.face_hog:FaceHog",
+        download_mb=1,
         options=frozenset({"face_detector"}),
+        present="emocache.extract.face_model:is_here",
     ),
-    Card("char-ngram", "text", 0, 0, "emocache.extract.encoders.char_ngram:CharNgram"),
+    Card("char-ngram", "text", 0, 1024, "emocache.extract.encoders.char_ngram:CharNgram"),
     _pretrained_speech("hubert-large", "facebook/hubert-large-ll60k", 1262),
     _pretrained_speech("wav2vec2-large", "facebook/wav2vec2-large", 1269),
 )

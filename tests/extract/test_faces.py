@@ -141,7 +141,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, content: bytes) -> list[str]:
     """Let the network send `content`; returns the list of addresses asked for."""
     asked: list[str] = []
 
-    def urlopen(url: str, timeout: float) -> io.BytesIO:  # noqa: ARG001 - called by this name
+    def urlopen(url: str, timeout: float) -> io.BytesIO:
         asked.append(url)
         return io.BytesIO(content)
 
@@ -174,7 +174,7 @@ def test_another_file_than_expected_is_refused(empty_cache: Path, monkeypatch: p
 
 
 def test_without_a_network_the_way_out_is_told(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def urlopen(url: str, timeout: float) -> io.BytesIO:  # noqa: ARG001 - called by these names
+    def urlopen(url: str, timeout: float) -> io.BytesIO:
         raise urllib.error.URLError("no route to host")
 
     monkeypatch.setattr(urllib.request, "urlopen", urlopen)
