@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import logging
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, ParamSpec
@@ -42,8 +41,7 @@ def _command(function: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(function)
     def told(*args: P.args, **kwargs: P.kwargs) -> None:
-        logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-        logging.getLogger("emocache").setLevel(logging.INFO)
+        _show_log()
         try:
             function(*args, **kwargs)
         except (BadOption, UnknownName, AmbiguousName) as error:
@@ -55,6 +53,21 @@ def _command(function: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(EXIT_INTERRUPTED) from None
 
     return told
+
+
+class _Echo(logging.Handler):
+    """Shows what the package logs, on standard error, as it is."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one message."""
+        typer.echo(self.format(record), err=True)
+
+
+def _show_log() -> None:
+    log = logging.getLogger("emocache")
+    log.setLevel(logging.INFO)
+    if not any(isinstance(handler, _Echo) for handler in log.handlers):
+        log.addHandler(_Echo())
 
 
 def _stop(error: EmocacheError, code: int) -> NoReturn:

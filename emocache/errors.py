@@ -15,7 +15,7 @@ class UnknownName(EmocacheError, KeyError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, advice: str = "") -> None:
         choices = sorted(known)
-        near = get_close_matches(name, choices, n=3, cutoff=0.5)
+        near = get_close_matches(name, choices, n=3, cutoff=0.4)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         listing = ", ".join(choices) if choices else "none"
         super().__init__(
