@@ -1,0 +1,76 @@
+"""The docs cannot drift: every command, option and public name is in them, and what they show runs."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import typer.main
+
+import emocache
+from emocache.cli import app
+from emocache.extract.pooling import pool
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """Every command with each of its long options."""
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        for parameter in command.params:
+            yield from ((name, option) for option in parameter.opts if option.startswith("--"))
+
+
+@pytest.mark.parametrize(("command", "option"), sorted(set(commands())))
+def test_every_option_stands_under_its_command(command: str, option: str) -> None:
+    sections = re.split(r"^## ", (ROOT / "docs" / "cli.md").read_text(), flags=re.MULTILINE)
+    section = next((text for text in sections if text.startswith(f"`emocache {command}`")), "")
+    assert f"`{option}" in section or option == "--help"
+
+
+@pytest.mark.parametrize("name", emocache.__all__)
+def test_every_public_name_stands_in_the_docs(name: str) -> None:
+    assert f"emocache.{name}" in (ROOT / "docs" / "cli.md").read_text()
+
+
+@pytest.mark.parametrize("name", sorted(emocache.list_encoders()))
+def test_every_encoder_stands_in_the_docs(name: str) -> None:
+    card = emocache.list_encoders()[name]
+    row = next(
+        line for line in (ROOT / "docs" / "encoders.md").read_text().splitlines() if line.startswith(f"| `{name}`")
+    )
+    assert card.modality in row
+    assert f"{card.dim:,}" in row
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_in_the_docs_has_only_options_that_exist(page: Path) -> None:
+    known = {*commands(), *((name, "--help") for name, _ in commands())}
+    for command, rest in re.findall(r"^\s+(?:\$ )?emocache (\w+)([^\n`#]*)", page.read_text(), flags=re.MULTILINE):
+        for option in re.findall(r"--[a-z-]+", rest):
+            assert (command, option) in known, f"{page.name}: emocache {command} {option}"
+
+
+def test_the_encoder_that_the_docs_teach_works(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "encoders.md").read_text()
+    code = next(
+        block for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL) if "class Loudness" in block
+    )
+    namespace: dict[str, type] = {}
+    exec(code, namespace)  # noqa: S102 (our own page)
+    encoder = namespace["Loudness"]()
+    soundfile.write(tmp_path / "tone.wav", 0.5 * np.ones(16_000), 16_000, subtype="FLOAT")
+    decoded = encoder.decoder()(emocache.read_manifest(tmp_path).clips[0].source("audio"))
+    encoder.load("cpu", "float32", [0])
+    frames, lengths = encoder.forward([decoded.payload], [0])
+    assert (frames.shape, lengths) == ((1, 1, 100, 1), [100])
+    assert pool(frames[0], "mean").item() == pytest.approx(20 * np.log10(0.5), abs=1e-3)
