@@ -1,0 +1,1 @@
+"""Heads: aligned matrices from a store, folds, training, metrics, runs."""

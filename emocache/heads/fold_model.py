@@ -1,0 +1,53 @@
+"""What one fold leaves: a scaler and a head, both fitted on the fold's training rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emocache.heads.head import Head
+from emocache.heads.normalize import Scaler
+from emocache.heads.registry import head_class
+
+
+@dataclass(frozen=True)
+class FoldModel:
+    """A head behind its scaler.
+
+    scaler: fitted on the fold's training rows; head: trained on what the scaler makes of them
+    """
+
+    scaler: Scaler
+    head: Head
+
+    def predict_proba(
+        self, values: NDArray[np.float32], present: NDArray[np.bool_], classes: NDArray[np.str_]
+    ) -> NDArray[np.float64]:
+        """Probabilities over all of the run's `classes`, ``(clip, class)``; 0 for a class this fold never saw.
+
+        values: ``(clip, dim)``, NaN where a feature is absent; present: ``(clip, block)``
+        """
+        out = np.zeros((len(values), len(classes)))
+        out[:, np.searchsorted(classes, self.head.classes_)] = self.head.predict_proba(
+            self.scaler.transform(values, present)
+        )
+        return out
+
+    def save(self, folder: Path) -> None:
+        """Make `folder` and write both parts into it."""
+        folder.mkdir()
+        self.scaler.save(folder)
+        self.head.save(folder)
+
+    @classmethod
+    def load(cls, folder: Path, head: str, *, device: str) -> Self:
+        """Read what `save` wrote.
+
+        head: the head's name in the registry
+        raises: FitError if a file is missing or damaged; UnknownName for a head that this version does not know
+        """
+        return cls(Scaler.load(folder), head_class(head).load(folder, device=device))

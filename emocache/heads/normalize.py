@@ -1,0 +1,123 @@
+"""Standardisation: fitted on training rows, or within each speaker; absent features become the training mean.
+
+A matrix marks an absent feature with NaN. It is never set to zero before standardisation, where zero would be a value
+like any other; afterwards it gets the training rows' mean, and one more column per such feature says 1 where the
+feature is there and 0 where it is not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emocache.errors import BadOption, FitError
+from emocache.heads.matrix import Matrix
+
+METHODS = ("none", "global", "speaker")
+
+FloatArray = NDArray[np.float64]
+
+
+def check_method(method: str) -> str:
+    """`method` itself, if it is ``none``, ``global`` or ``speaker``.
+
+    raises: BadOption
+    """
+    if method not in METHODS:
+        raise BadOption(f"--normalize {method!r} is not known; known: {', '.join(METHODS)}")
+    return method
+
+
+def normalized(matrix: Matrix, method: str) -> NDArray[np.float32]:
+    """What is standardised before any fold is drawn: each speaker under ``speaker``, nothing under the others.
+
+    returns: ``(clip, dim)`` float32, NaN where a feature is absent
+    raises: FitError if `method` is ``speaker`` and a clip has no speaker
+    """
+    return _within_speakers(matrix) if method == "speaker" else matrix.values
+
+
+def _within_speakers(matrix: Matrix) -> NDArray[np.float32]:
+    """Standardise each speaker's rows by that speaker's own clips.
+
+    No label is used, but all clips of the scored speaker are: the protocol is transductive, and a new speaker needs
+    several clips. A column that does not vary within a speaker (a single clip, for one) becomes 0 there.
+    """
+    speakers = matrix.column("speaker")
+    if nameless := speakers.count(None):
+        raise FitError(
+            f"--normalize speaker: {nameless} of {len(speakers)} clips have no speaker; fill the manifest's column "
+            "'speaker', or choose --normalize global"
+        )
+    names = np.asarray(speakers)
+    out = np.empty_like(matrix.values)
+    for name in np.unique(names):
+        rows = names == name
+        mean, scale = _moments(matrix.values[rows])
+        out[rows] = (matrix.values[rows] - mean) / scale
+    return out
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """Column by column ``(value - mean) / scale``, and `fill` where the value is absent. All ``(dim,)`` float64.
+
+    indicated: the numbers of the blocks whose presence becomes a column of its own, int64
+    A column that does not vary in training has an infinite scale: it says nothing, whatever a new clip holds there.
+    """
+
+    mean: FloatArray
+    scale: FloatArray
+    fill: FloatArray
+    indicated: NDArray[np.int64]
+
+    @classmethod
+    def fit(cls, values: NDArray[np.float32], method: str, indicated: NDArray[np.int64]) -> Scaler:
+        """Fit on training rows ``(clip, dim)``; only ``global`` standardises, the others merely learn what to fill."""
+        mean, scale = _moments(values)
+        if method == "global":
+            return cls(mean, scale, np.zeros_like(mean), indicated)
+        return cls(np.zeros_like(mean), np.ones_like(scale), mean, indicated)
+
+    def transform(self, values: NDArray[np.float32], present: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """What a head sees: ``(clip, dim + len(indicated))`` float32, finite.
+
+        present: ``(clip, block)``
+        """
+        scaled = (values - self.mean) / self.scale
+        filled = np.where(np.isnan(scaled), self.fill, scaled)
+        return np.concatenate([filled, present[:, self.indicated]], axis=1, dtype=np.float32)
+
+    def save(self, folder: Path) -> None:
+        """Write ``scaler.safetensors``."""
+        from safetensors.numpy import save_file
+
+        save_file(asdict(self), folder / "scaler.safetensors")
+
+    @classmethod
+    def load(cls, folder: Path) -> Scaler:
+        """Read what `save` wrote.
+
+        raises: FitError if it is missing or damaged
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        path = folder / "scaler.safetensors"
+        try:
+            return cls(**load_file(path))
+        except (OSError, SafetensorError, TypeError) as error:
+            raise FitError(f"{path}: cannot be read as a scaler: {error}; fit the head again") from error
+
+
+def _moments(values: NDArray[np.float32]) -> tuple[FloatArray, FloatArray]:
+    """Mean and standard deviation of each column over the rows that have it, ``(dim,)`` float64 each."""
+    known = ~np.isnan(values)
+    count = np.maximum(known.sum(axis=0), 1)
+    mean = np.where(known, values, 0.0).sum(axis=0, dtype=np.float64) / count
+    spread = np.sqrt((np.where(known, values - mean, 0.0) ** 2).sum(axis=0) / count)
+    flat = spread <= 1e-6 * np.maximum(np.abs(mean), 1e-6)  # what float32 leaves of a constant
+    return mean, np.where(flat, np.inf, spread)

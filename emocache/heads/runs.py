@@ -1,0 +1,176 @@
+"""A run: the folder that a fit leaves, whole or not at all, and what can be done with it afterwards."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emocache.errors import FitError
+from emocache.heads.fold_model import FoldModel
+from emocache.heads.matrix import Block, Matrix
+from emocache.heads.normalize import normalized
+from emocache.heads.report import report, summary
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RUN_FORMAT = 1
+RECORD = "run.json"
+"""Written last: a folder without it is no run."""
+METRICS = "metrics.json"
+OOF = "oof.parquet"
+REPORT = "report.md"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A fitted head with its scores.
+
+    path: the run's folder
+    record: ``run.json``: recipe (head, features with fingerprints, normalize, seed, folds), classes, folds, labels, ...
+    metrics: ``metrics.json``: protocol, metrics, intervals, per_class, confusion, classes
+    oof: one row per scored clip: clip_id, fold, label, and one probability per class, ``p_<class>``
+    models: one per fold
+    """
+
+    path: Path
+    record: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    oof: pd.DataFrame
+    models: tuple[FoldModel, ...]
+
+    @cached_property
+    def classes(self) -> NDArray[np.str_]:
+        """The labels, sorted: the order of the columns of `predict_proba`."""
+        return np.asarray(self.record["classes"], dtype=np.str_)
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """The features that the heads read, in column order; ``block.request`` names one for `load_matrix`."""
+        return tuple(
+            Block(**{**block, "layers": tuple(block["layers"])}) for block in self.record["recipe"]["features"]
+        )
+
+    def predict_proba(self, matrix: Matrix) -> NDArray[np.float64]:
+        """The mean of the fold models' probabilities, ``(clip, class)``.
+
+        matrix: rows with the run's features, as ``load_matrix(store, [block.request for block in run.blocks])`` reads
+        raises: FitError if the matrix holds other features
+        """
+        if len(matrix.blocks) != len(self.blocks) or not all(map(Block.same_content, matrix.blocks, self.blocks)):
+            raise FitError(
+                f"{self.path}: the run reads {', '.join(block.request for block in self.blocks)}; the matrix holds "
+                f"{', '.join(block.request for block in matrix.blocks)}; load the run's own features"
+            )
+        values = normalized(matrix, self.record["recipe"]["normalize"])
+        each = [model.predict_proba(values, matrix.present, self.classes) for model in self.models]
+        mean: NDArray[np.float64] = np.mean(each, axis=0)
+        return mean
+
+    def summary(self) -> str:
+        """A small table for a terminal: scores, intervals, chance, notes, and where the run lies."""
+        return f"{summary(self.metrics)}\nrun: {self.path}"
+
+
+def load_run(path: str | Path, *, device: str = "auto") -> Run:
+    """Read a run back; nothing in it is executed or unpickled.
+
+    raises: FitError if no run is there, or a file of it is missing or damaged
+    """
+    import pandas as pd
+
+    folder = Path(path)
+    record = _read_record(folder)
+    if record is None:
+        raise FitError(f"{folder}: no run is here (no readable {RECORD}); emocache fit makes one")
+    if record["format"] != RUN_FORMAT:
+        raise FitError(f"{folder}: a run of format {record['format']}, this emocache reads {RUN_FORMAT}; update it")
+    try:
+        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        oof = pd.read_parquet(folder / OOF)
+        name, count = str(record["recipe"]["head"]["name"]), len(record["fold_names"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FitError(f"{folder}: the run is damaged: {error}; fit it again") from error
+    models = tuple(FoldModel.load(folder / f"fold-{fold}", name, device=device) for fold in range(count))
+    return Run(folder, record, metrics, oof, models)
+
+
+def write_run(run: Run, folder: Path) -> None:
+    """Write all files of `run` into `folder`, which exists and is empty; ``run.json`` comes last."""
+    for fold, model in enumerate(run.models):
+        model.save(folder / f"fold-{fold}")
+    run.oof.to_parquet(folder / OOF, index=False)
+    (folder / METRICS).write_text(_json(run.metrics), encoding="utf-8")
+    (folder / REPORT).write_text(report(run.metrics, run.oof, run.record["fold_names"]), encoding="utf-8")
+    (folder / RECORD).write_text(_json(run.record), encoding="utf-8")
+
+
+@contextmanager
+def draft(out: Path, recipe: Mapping[str, Any]) -> Iterator[Path]:
+    """A new folder beside `out` that takes its place when the block ends well, and vanishes otherwise.
+
+    A run with the very same recipe is replaced: it would hold the same numbers. Anything else that is there is not.
+
+    recipe: the recipe of the run that is going to be written
+    raises: FitError if `out` holds something else, or cannot be written
+    """
+    _refuse_to_replace(out, recipe)
+    folder = out.parent / f".{out.name}-{secrets.token_hex(4)}.part"
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+        _move(folder, out)
+    except OSError as error:
+        raise FitError(
+            f"{out}: cannot write a run here: {error.strerror or error}; name another folder with --out"
+        ) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _move(folder: Path, out: Path) -> None:
+    if out.exists() and any(out.iterdir()):
+        replaced = folder.with_suffix(".old")
+        out.rename(replaced)
+        folder.rename(out)
+        shutil.rmtree(replaced, ignore_errors=True)
+    else:
+        folder.rename(out)
+
+
+def _refuse_to_replace(out: Path, recipe: Mapping[str, Any]) -> None:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    there = _read_record(out) if out.is_dir() else None
+    if there is None:
+        raise FitError(f"{out}: something that is no run is already here; name another folder with --out")
+    differing = [key for key, value in json.loads(_json(recipe)).items() if there["recipe"].get(key) != value]
+    if differing:
+        raise FitError(
+            f"{out}: another run is already here (it differs in {', '.join(differing)}); "
+            "name another folder with --out, or remove this one"
+        )
+
+
+def _read_record(folder: Path) -> dict[str, Any] | None:
+    """The folder's ``run.json``, or None if there is none that is a run's."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    good = isinstance(record, dict) and "format" in record and isinstance(record.get("recipe"), dict)
+    return record if good else None
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
