@@ -16,10 +16,21 @@ def serve(channel: Connection) -> None:
     search_path, folder = channel.recv()
     sys.path[:] = search_path
     os.chdir(folder)
-    decoder: Decoder = channel.recv()
-    while True:
+    decoder = _receive_decoder(channel)
+    while decoder is not None:
         source: Source = channel.recv()
         channel.send(attempt(decoder, source))
+
+
+def _receive_decoder(channel: Connection) -> Decoder | None:
+    """Take the decoder and answer with an empty string, or with what keeps it from being loaded here."""
+    try:
+        decoder: Decoder = channel.recv()
+    except (ImportError, AttributeError) as error:
+        channel.send(f"{type(error).__name__}: {error}")
+        return None
+    channel.send("")
+    return decoder
 
 
 def attempt(decoder: Decoder, source: Source) -> Outcome:

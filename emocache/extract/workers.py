@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import TypeVar
 
-from emocache.errors import MediaError
+from emocache.errors import EncoderFault, MediaError
 from emocache.spec import Decoded, Decoder, Source
 
 Item = TypeVar("Item")
@@ -55,6 +55,23 @@ class Worker:
         theirs.close()
         self.channel.send((list(sys.path), os.getcwd()))  # noqa: PTH109 (a plain string crosses the border)
         self.channel.send(decoder)
+        self._check_started()
+
+    def _check_started(self) -> None:
+        """Wait until the process has its decoder.
+
+        raises: EncoderFault if it cannot load it, which would fail every clip alike
+        """
+        try:
+            trouble = self.channel.recv()
+        except (EOFError, OSError):
+            trouble = f"it ended with exit code {self.process.wait()}"
+        if trouble:
+            self.stop()
+            raise EncoderFault(
+                f"a decoding process cannot load the encoder's decoder ({trouble}); "
+                "the decoder must be picklable and live in a module that can be imported, not in a script"
+            )
 
     def decode(self, source: Source, timeout_s: float) -> Outcome:
         """Have one source decoded.

@@ -2,12 +2,14 @@
 
 import os
 import signal
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from emocache.errors import EncoderFault
 from emocache.extract.workers import DecodePool
 from emocache.spec import Decoded, Source
 
@@ -68,3 +70,14 @@ def test_leaving_in_the_middle_leaves_no_process_behind() -> None:
     assert outcome.decoded is not None
     with pytest.raises(ProcessLookupError):
         os.kill(outcome.decoded.payload[1], 0)
+
+
+def test_a_decoder_that_workers_cannot_import_is_told_once_and_not_for_every_clip(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Acting, "__module__", "a_script_that_is_not_importable")
+    monkeypatch.setitem(sys.modules, "a_script_that_is_not_importable", sys.modules[__name__])
+    with pytest.raises(
+        EncoderFault, match=r"cannot load the encoder's decoder \(ModuleNotFoundError: .*live in a module"
+    ):
+        run(["a", "b"])
