@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,10 +14,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emocache.errors import BadOption, StoreError
-from emocache.extract.plan import Plan, make_plan, read_contents
+from emocache.extract.plan import Contents, Plan, make_plan, read_contents
 from emocache.extract.registry import find_encoder
-from emocache.spec import RECIPE_VERSION, Clip, Encoder, Recipe, parse_layers, parse_pooling
-from emocache.store import FeatureWriter, open_or_make_store, read_manifest, write_roster
+from emocache.spec import RECIPE_VERSION, Clip, Decoder, Encoder, Recipe, parse_layers, parse_pooling
+from emocache.store import (
+    FeatureWriter,
+    Store,
+    default_store,
+    find_store,
+    open_or_make_store,
+    read_manifest,
+    write_roster,
+)
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -107,29 +115,41 @@ def extract_features(
     wanted = parse_layers(layers, built.depth)
     recipe = _recipe(built, pooling, dtype, storage)
     try:
-        target = open_or_make_store(store)
+        found = find_store(store)
+        plan, known = _plan(found, contents, recipe, wanted, built.dim, part)
+        log.info("%s", plan.describe())
+        ready = _Ready.of(plan, built, device) if plan.tasks else None
+        target = found or open_or_make_store(store)
         named = [(clip.clip_id, _columns(clip, keep_text=keep_text)) for clip in manifest.clips]
         keys = {clip_id: {card.modality: key.hex()} for clip_id, key in contents.keys.items()}
         moved = write_roster(target.path, named, keys)
+        summary = Summary(target.path, recipe.feature_name, wanted, held=plan.held, moved=moved)
+        summary.absent = len(contents.absent)
         feature = target.add_feature(recipe, _versions())
-        known = feature.ledger_rows()
-        failed = {bytes.fromhex(key) for key, row in known[0].items() if row["status"] == "failed"}
-        plan = make_plan(contents, recipe, wanted, built.dim, feature.holds, failed).part(*part)
-        log.info("%s", plan.describe())
-        summary = Summary(target.path, feature.name, wanted, held=plan.held, absent=len(contents.absent), moved=moved)
-        summary.failed = {str(row["clip_id"]): str(row["message"]) for row in contents.unreadable}
-        new = [row for row in contents.unreadable if known[1].get(str(row["clip_id"])) != row]
-        if plan.tasks or new:
-            run = _Run(plan, built, feature.folder, summary, known[0])
-            run.commit_failures(new)
-            run.compute(device, workers or min(4, os.cpu_count() or 1))
+        _Run(plan, built, feature.folder, summary, known).carry_out(ready, workers or min(4, os.cpu_count() or 1))
     except OSError as error:
         raise StoreError(
-            f"{store or 'the store'}: {error.strerror or error} ({error.filename}); what was committed before is safe, "
-            "run the same command again when this is mended"
+            f"{store or default_store()}: {error.strerror or error} ({error.filename}); what was committed before is "
+            "safe, run the same command again when this is mended"
         ) from error
     summary.seconds = time.monotonic() - started
     return summary
+
+
+Ledger = tuple[Mapping[str, Mapping[str, Any]], Mapping[str, Mapping[str, Any]]]
+"""What a feature's ledger says, by content key and by clip_id, as `Feature.ledger_rows` gives it."""
+
+
+def _plan(
+    store: Store | None, contents: Contents, recipe: Recipe, layers: tuple[int, ...], dim: int, part: tuple[int, int]
+) -> tuple[Plan, Ledger]:
+    """What is missing, and what the ledger said of it before; nothing is held where there is no store yet."""
+    if store is None or recipe.feature_name not in store.features:
+        return make_plan(contents, recipe, layers, dim, lambda _key, _layers: False, ()).part(*part), ({}, {})
+    feature = store.features[recipe.feature_name]
+    ledger = feature.ledger_rows()
+    failed = {bytes.fromhex(key) for key, row in ledger[0].items() if row["status"] == "failed"}
+    return make_plan(contents, recipe, layers, dim, feature.holds, failed).part(*part), ledger
 
 
 def _check(dtype: str, storage: str) -> None:
@@ -172,6 +192,24 @@ def _columns(clip: Clip, *, keep_text: bool) -> Mapping[str, Any]:
     return {**clip.columns, "text": clip.text} if keep_text and clip.text is not None else clip.columns
 
 
+@dataclass(frozen=True)
+class _Ready:
+    """What must be at hand before the first write: the decoder, and the network on its device."""
+
+    decoder: Decoder
+
+    @classmethod
+    def of(cls, plan: Plan, encoder: Encoder, device: str) -> _Ready:
+        """Fetch and load; an encoder that cannot start leaves the store as it is."""
+        from emocache.extract.device import choose_device
+
+        chosen = choose_device(device)
+        decoder = encoder.decoder()
+        layers = sorted({layer for task in plan.tasks for layer in task.layers})
+        encoder.load(chosen, str(plan.recipe.fields["compute_dtype"]), layers)
+        return cls(decoder)
+
+
 @dataclass
 class _Run:
     """One plan being carried out."""
@@ -180,34 +218,25 @@ class _Run:
     encoder: Encoder
     folder: Path
     summary: Summary
-    known: Mapping[str, Mapping[str, Any]]
-    """The ledger as it stood, by key: a clip that fails again in the same way is not written down again."""
+    known: Ledger
+    """The ledger as it stood: a clip that fails again in the same way is not written down again."""
 
-    def commit_failures(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Commit ledger rows of clips that never reached the encoder."""
-        writer = self._writer(self.plan.layers)
-        for row in rows:
-            writer.add_failure(row)
-        writer.flush()
-
-    def compute(self, device: str, workers: int) -> None:
-        """Encode what is missing and commit it as it comes; whatever ends the run, finished work is kept."""
-        if not self.plan.tasks:
+    def carry_out(self, ready: _Ready | None, workers: int) -> None:
+        """Commit who cannot be read, then encode what is missing; whatever ends the run, finished work is kept."""
+        self._commit_unreadable()
+        if ready is None:
             return
         from tqdm import tqdm
 
-        from emocache.extract.device import choose_device
         from emocache.extract.pipeline import Clock, Pipeline
         from emocache.extract.workers import DecodePool
 
         fields = self.plan.recipe.fields
-        union = sorted({layer for task in self.plan.tasks for layer in task.layers})
-        self.encoder.load(choose_device(device), str(fields["compute_dtype"]), union)
+        storage = np.dtype(str(fields["storage_dtype"]))
         clock, written = Clock(), 0.0
         bar = tqdm(total=self.plan.clips, unit="clip", desc=self.plan.recipe.encoder, disable=None)
-        with bar, DecodePool(self.encoder.decoder(), workers) as pool:
+        with bar, DecodePool(ready.decoder, workers) as pool:
             for layers, tasks in self.plan.by_layers():
-                storage = np.dtype(str(fields["storage_dtype"]))
                 pipeline = Pipeline(self.encoder, layers, str(fields["pooling"]), storage, clock)
                 written += self._commit(pipeline.run(tasks, pool), layers, bar)
         self.summary.time_spent = {
@@ -216,6 +245,15 @@ class _Run:
             "forward": clock.forward,
             "write": written,
         }
+
+    def _commit_unreadable(self) -> None:
+        """Commit ledger rows of clips whose file cannot be read."""
+        writer = self._writer(self.plan.layers)
+        for row in self.plan.contents.unreadable:
+            self.summary.failed[str(row["clip_id"])] = str(row["message"])
+            if self.known[1].get(str(row["clip_id"])) != row:
+                writer.add_failure(row)
+        writer.flush()
 
     def _commit(self, results: Iterator[Result], layers: tuple[int, ...], bar: tqdm[Any]) -> float:
         """Commit results as segments; returns the seconds spent writing."""
@@ -248,5 +286,5 @@ class _Run:
             "facts": dict(result.facts),
         }
         self.summary.failed |= dict.fromkeys(task.clip_ids, failure.message)
-        if self.known.get(task.key.hex()) != row:
+        if self.known[0].get(task.key.hex()) != row:
             writer.add_failure(row)

@@ -42,17 +42,29 @@ def cached_folder(hub_id: str) -> Path | None:
 
 
 def _download(name: str, hub_id: str) -> Path:
-    from huggingface_hub import file_exists, snapshot_download
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     try:
-        weights = next((file for file in SINGLE_FILES if file_exists(hub_id, file)), SINGLE_FILES[-1])
-        return Path(snapshot_download(hub_id, allow_patterns=[*PATTERNS, weights]))
-    except (OSError, ValueError, RuntimeError) as error:
+        folder = Path(snapshot_download(hub_id, allow_patterns=PATTERNS))
+        for file in SINGLE_FILES:
+            try:
+                hf_hub_download(hub_id, file)
+                break
+            except LocalEntryNotFoundError:
+                raise  # no connection: the next name would fare no better
+            except EntryNotFoundError:
+                continue  # the repository does not have this one
+        _weight_files(folder)
+    except WeightsError:
+        raise
+    except Exception as error:  # which network library the hub's client uses, and raises from, changes with its version
         raise WeightsError(
             f"{name}: the weights of {hub_id} are not on this machine and could not be downloaded "
             f"({type(error).__name__}); with a connection run the same command again, or download them elsewhere "
             "and name their folder with --weights DIR"
         ) from error
+    return folder
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -3,7 +3,7 @@
 from emocache.store.feature import Feature, FeatureWriter
 from emocache.store.manifest import Manifest, read_manifest
 from emocache.store.roster import write_roster
-from emocache.store.store import Store, default_store, open_or_make_store, open_store
+from emocache.store.store import Store, default_store, find_store, open_or_make_store, open_store
 
 __all__ = [
     "Feature",
@@ -11,6 +11,7 @@ __all__ = [
     "Manifest",
     "Store",
     "default_store",
+    "find_store",
     "open_or_make_store",
     "open_store",
     "read_manifest",

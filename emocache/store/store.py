@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emocache.errors import AmbiguousName, DamagedStore, EmocacheError, NotAStore, StoreError, UnknownName
+from emocache.errors import AmbiguousName, DamagedStore, NotAStore, StoreError, UnknownName
 from emocache.spec import Modality, Recipe
 from emocache.store.documents import FORMAT, NAME, group_document, read_group
 from emocache.store.feature import Feature
@@ -164,28 +164,37 @@ def open_store(path: str | Path | None = None) -> Store:
     return Store(folder, str(attributes.get("uuid", "")))
 
 
-def open_or_make_store(path: str | Path | None = None) -> Store:
-    """Open a store for writing, made if nothing is there.
+def find_store(path: str | Path | None = None) -> Store | None:
+    """The store that can be written at `path`, or None if one can be made there; writes nothing.
 
-    raises: NotAStore if something else is there; StoreError if it cannot be written
+    raises: NotAStore if something else is there; StoreError if there is no permission to write
     """
     folder = Path(default_store() if path is None else path)
     try:
-        if not (folder / COMMIT_NAME).exists():
-            _make_store(folder)
-        store = open_store(folder)
-        if not os.access(folder, os.W_OK):
-            raise StoreError(f"{folder}: no permission to write here; name another with --store")
-    except OSError as error:
-        if isinstance(error, EmocacheError):
-            raise
-        raise StoreError(f"{folder}: cannot write a store here: {error.strerror}; name another with --store") from error
+        store = open_store(folder) if (folder / COMMIT_NAME).exists() else None
+        needed = next(above for above in (folder, *folder.absolute().parents) if above.exists())
+        if not needed.is_dir():
+            raise StoreError(f"{folder}: cannot write a store here: {needed} is no folder; name another with --store")
+        if store is None and needed == folder and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+            raise NotAStore(f"{folder}: not an emocache store, and not empty; name another folder with --store")
+        allowed = os.access(needed, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+    except PermissionError:
+        needed, allowed = folder, False
+    if not allowed:
+        raise StoreError(f"{folder}: cannot write a store here: no permission in {needed}; name another with --store")
     return store
 
 
-def _make_store(folder: Path) -> None:
-    if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
-        raise NotAStore(f"{folder}: not an emocache store, and not empty; name another folder with --store")
+def open_or_make_store(path: str | Path | None = None) -> Store:
+    """Open a store for writing, made if nothing is there.
+
+    raises: as `find_store`; OSError if the disk refuses
+    """
+    folder = Path(default_store() if path is None else path)
+    found = find_store(folder)
+    if found is not None:
+        return found
     make_folder(folder)
     attributes = {"format": FORMAT, "min_reader": FORMAT, "uuid": str(uuid.uuid4())}
     create_once(folder / COMMIT_NAME, group_document(attributes))
+    return open_store(folder)

@@ -281,7 +281,7 @@ def test_wrong_names_and_options_are_answered_with_the_right_ones(folder: Path) 
 def test_a_foreign_store_and_one_that_cannot_be_made_are_refused(folder: Path) -> None:
     with pytest.raises(NotAStore, match="not an emocache store, and not empty"):
         extract(store=folder)
-    with pytest.raises(StoreError, match="cannot write a store here: Not a directory; name another with --store"):
+    with pytest.raises(StoreError, match=r"cannot write a store here: .*0\.wav is no folder; name another"):
         extract(store=folder / "0.wav" / "store")
 
 
@@ -322,3 +322,12 @@ def test_a_killed_extraction_leaves_a_store_that_the_next_one_completes(folder: 
     emocache.extract_features("prosody", workers=1, store=folder / "undisturbed.zarr")
     undisturbed = emocache.open_store(folder / "undisturbed.zarr").features["prosody"]
     np.testing.assert_array_equal(resumed.read(), undisturbed.read())
+
+
+def test_an_encoder_that_cannot_start_leaves_nothing_behind(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMOCACHE_MEDIAPIPE_MODEL", str(folder / "nowhere.tflite"))
+    with pytest.raises(WeightsError, match=r"nowhere\.tflite is not a file"):
+        extract("face-hog")
+    with pytest.raises(BadOption, match="--device 'cuda:77' is not usable here"):
+        extract(device="cuda:77")
+    assert not (folder / "features.zarr").exists()
