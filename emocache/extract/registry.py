@@ -83,7 +83,7 @@ _BUILT_IN = (
         "emocache.extract.encoders.face_hog:FaceHog",
         download_mb=1,
         options=frozenset({"face_detector"}),
-        present="emocache.extract.face_model:is_here",
+        present="emocache.extract.faces.model_file:is_here",
     ),
     Card("char-ngram", "text", 0, 1024, "emocache.extract.encoders.char_ngram:CharNgram"),
     _pretrained_speech("hubert-large", "facebook/hubert-large-ll60k", 1262),

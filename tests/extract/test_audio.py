@@ -19,7 +19,7 @@ import torch
 from torchaudio.functional import resample
 
 from emocache.errors import MediaError, NoStream
-from emocache.extract.audio import AudioDecoder
+from emocache.extract.media.audio import AudioDecoder
 from emocache.spec import RATE_HZ, Decoded, Source, canonical_json
 
 Wave = npt.NDArray[np.float32]
@@ -437,7 +437,7 @@ def test_the_decoder_crosses_process_borders_and_its_recipe_is_canonical() -> No
 def test_decoding_at_the_wanted_rate_imports_no_torch(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", tones(RATE_HZ), RATE_HZ)
     code = (
-        "import sys; from pathlib import Path; from emocache.extract.audio import AudioDecoder; "
+        "import sys; from pathlib import Path; from emocache.extract.media.audio import AudioDecoder; "
         "from emocache.spec import Source; AudioDecoder()(Source('audio', Path(sys.argv[1]))); "
         "sys.exit('torch' in sys.modules)"
     )

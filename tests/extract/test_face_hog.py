@@ -11,8 +11,8 @@ from skimage.feature import hog as oracle
 
 from emocache.errors import NoStream, UnknownName, WeightsError
 from emocache.extract.encoders.face_hog import GEOMETRY, NEUTRAL, SIZE, FaceHog
-from emocache.extract.face_model import VARIABLE
-from emocache.extract.hog import BLOCK, CELL, ORIENTATIONS, hog, hog_dim
+from emocache.extract.faces.hog import BLOCK, CELL, ORIENTATIONS, hog, hog_dim
+from emocache.extract.faces.model_file import VARIABLE
 from emocache.spec import Decoded, Recipe, Source
 
 from .video_files import every_ms, numbered, portrait, write_sound, write_video

@@ -13,15 +13,13 @@ import numpy as np
 import pytest
 
 from emocache.errors import UnknownName, WeightsError
-from emocache.extract import face_model
-from emocache.extract.faces import (
-    DETECTORS,
+from emocache.extract.faces import model_file
+from emocache.extract.faces.detectors import DETECTORS, FaceDetector, detector
+from emocache.extract.faces.track import (
     Face,
-    FaceDetector,
     Square,
     centre_square,
     crop,
-    detector,
     eye_roll,
     face_square,
     follow,
@@ -36,7 +34,7 @@ MODEL = "models/blaze_face_short_range.tflite"
 def finder(request: pytest.FixtureRequest, shared: Path, monkeypatch: pytest.MonkeyPatch) -> FaceDetector:
     """Each detector; MediaPipe's model stands in ../shared."""
     if request.param == "mediapipe":
-        monkeypatch.setenv(face_model.VARIABLE, str(shared / MODEL))
+        monkeypatch.setenv(model_file.VARIABLE, str(shared / MODEL))
     return detector(request.param)
 
 
@@ -109,10 +107,10 @@ def test_mtcnn_leaves_torch_s_threads_as_they_were() -> None:
 def test_mediapipe_is_silent_on_stderr(shared: Path, tmp_path: Path) -> None:
     """Its C++ tells of accelerators on every start; a worker's stderr should be for errors."""
     code = (
-        "import numpy as np; from emocache.extract.faces import detector; "
+        "import numpy as np; from emocache.extract.faces.detectors import detector; "
         "print(detector('mediapipe').detect([np.zeros((64, 64, 3), np.uint8)]))"
     )
-    environment = os.environ | {face_model.VARIABLE: str(shared / MODEL), "MPLCONFIGDIR": str(tmp_path)}
+    environment = os.environ | {model_file.VARIABLE: str(shared / MODEL), "MPLCONFIGDIR": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], env=environment, capture_output=True, text=True, check=True
     )
@@ -122,7 +120,7 @@ def test_mediapipe_is_silent_on_stderr(shared: Path, tmp_path: Path) -> None:
 def test_a_broken_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "broken.tflite"
     path.write_bytes(b"nothing of use" * 99)
-    monkeypatch.setenv(face_model.VARIABLE, str(path))
+    monkeypatch.setenv(model_file.VARIABLE, str(path))
     with pytest.raises(WeightsError, match=r"broken.tflite: MediaPipe cannot use this model"):
         detector("mediapipe").detect([np.zeros((64, 64, 3), np.uint8)])
 
@@ -132,7 +130,7 @@ def test_a_broken_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.delenv(face_model.VARIABLE, raising=False)
+    monkeypatch.delenv(model_file.VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return tmp_path / "emocache"
 
@@ -150,26 +148,26 @@ def answer(monkeypatch: pytest.MonkeyPatch, content: bytes) -> list[str]:
 
 
 def test_the_model_is_downloaded_once(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(face_model, "SHA256", hashlib.sha256(b"model").hexdigest())
+    monkeypatch.setattr(model_file, "SHA256", hashlib.sha256(b"model").hexdigest())
     asked = answer(monkeypatch, b"model")
-    assert face_model.model_file().read_bytes() == b"model"
-    assert face_model.model_file() == empty_cache / face_model.FILE_NAME
-    assert asked == [face_model.URL]
-    assert [path.name for path in empty_cache.iterdir()] == [face_model.FILE_NAME]
+    assert model_file.model_file().read_bytes() == b"model"
+    assert model_file.model_file() == empty_cache / model_file.FILE_NAME
+    assert asked == [model_file.URL]
+    assert [path.name for path in empty_cache.iterdir()] == [model_file.FILE_NAME]
 
 
 def test_a_damaged_copy_in_the_cache_is_fetched_anew(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(face_model, "SHA256", hashlib.sha256(b"model").hexdigest())
+    monkeypatch.setattr(model_file, "SHA256", hashlib.sha256(b"model").hexdigest())
     empty_cache.mkdir()
-    (empty_cache / face_model.FILE_NAME).write_bytes(b"mod")
+    (empty_cache / model_file.FILE_NAME).write_bytes(b"mod")
     answer(monkeypatch, b"model")
-    assert face_model.model_file().read_bytes() == b"model"
+    assert model_file.model_file().read_bytes() == b"model"
 
 
 def test_another_file_than_expected_is_refused(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer(monkeypatch, b"an error page")
     with pytest.raises(WeightsError, match=r"sha256 [0-9a-f]{64}, expected bbff11ce.+; set \$EMOCACHE_MEDIAPIPE_MODEL"):
-        face_model.model_file()
+        model_file.model_file()
     assert not empty_cache.exists()
 
 
@@ -179,23 +177,23 @@ def test_without_a_network_the_way_out_is_told(empty_cache: Path, monkeypatch: p
 
     monkeypatch.setattr(urllib.request, "urlopen", urlopen)
     with pytest.raises(WeightsError, match=r"does not answer .+ or use --face-detector mtcnn"):
-        face_model.model_file()
+        model_file.model_file()
     assert not empty_cache.exists()
 
 
 def test_a_model_of_one_s_own_goes_into_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "own.tflite"
-    monkeypatch.setenv(face_model.VARIABLE, str(path))
+    monkeypatch.setenv(model_file.VARIABLE, str(path))
     with pytest.raises(WeightsError, match=r"own.tflite is not a file"):
-        face_model.model_sha256()
+        model_file.model_sha256()
     path.write_bytes(b"own")
-    assert face_model.model_file() == path
+    assert model_file.model_file() == path
     assert detector("mediapipe").recipe()["sha256"] == hashlib.sha256(b"own").hexdigest()
 
 
 def test_the_recipe_needs_no_download(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = answer(monkeypatch, b"")
-    assert detector("mediapipe").recipe()["sha256"] == face_model.SHA256
+    assert detector("mediapipe").recipe()["sha256"] == model_file.SHA256
     assert not asked
     assert not empty_cache.exists()
 

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from emocache.errors import BadOption, MediaError, NoStream
-from emocache.extract import pictures
-from emocache.extract.pictures import frame_table
-from emocache.extract.video import Frame, FrameSampler
+from emocache.extract.media import pictures
+from emocache.extract.media.pictures import frame_table
+from emocache.extract.media.video import Frame, FrameSampler
 from emocache.spec import Source
 
 from .video_files import cut, every_ms, number, numbered, turn, write_sound, write_video

@@ -21,24 +21,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emocache.errors import WeightsError
-from emocache.extract.faces import (
+from emocache.extract.faces.detectors import FaceDetector, detector
+from emocache.extract.faces.track import (
     LEFT_EYE,
     MOUTH,
     NOSE,
     RIGHT_EYE,
     WIDEN_PERCENT,
     Face,
-    FaceDetector,
     Rgb,
     Square,
     centre_square,
     crop,
-    detector,
     eye_roll,
     face_square,
     follow,
 )
-from emocache.extract.video import Frame, FrameSampler
+from emocache.extract.media.video import Frame, FrameSampler
 from emocache.spec import Decoded, Decoder, Modality, Source
 
 if TYPE_CHECKING:
@@ -117,7 +116,7 @@ class FaceHog:
         """Frames ``(clip, 1, time, dim)`` float32 and the number of real ones of each clip."""
         import torch
 
-        from emocache.extract.hog import hog
+        from emocache.extract.faces.hog import hog
 
         lengths = [len(clip["crops"]) for clip in batch]
         crops = torch.from_numpy(np.concatenate([clip["crops"] for clip in batch]))

@@ -18,9 +18,8 @@ import torch
 from torch import Tensor
 
 from emocache.errors import WeightsError
-from emocache.extract.audio import AudioDecoder
-from emocache.extract.frame_grid import HALF_SECOND, HOP, Columns, decibels
-from emocache.extract.pitch import (
+from emocache.extract.acoustics.frame_grid import HALF_SECOND, HOP, Columns, decibels
+from emocache.extract.acoustics.pitch import (
     HIGHEST_HZ,
     LONG_FFT,
     LONG_WINDOW,
@@ -36,7 +35,7 @@ from emocache.extract.pitch import (
     pitch_contour,
     voice,
 )
-from emocache.extract.spectrum import (
+from emocache.extract.acoustics.spectrum import (
     BANDS_HZ,
     COEFFICIENTS,
     DYNAMIC_RANGE_DB,
@@ -52,6 +51,7 @@ from emocache.extract.spectrum import (
     short_power,
     zero_crossings,
 )
+from emocache.extract.media.audio import AudioDecoder
 from emocache.spec import RATE_HZ, Decoded, Modality
 
 __all__ = ["FEATURES", "HOP", "LONG_WINDOW", "Prosody", "measure"]

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emocache.errors import WeightsError
-from emocache.extract.audio import AudioDecoder
+from emocache.extract.media.audio import AudioDecoder
 from emocache.extract.weights import find_weights, read_json, weights_recipe
 from emocache.spec import RATE_HZ, Decoded, Modality
 

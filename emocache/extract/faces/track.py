@@ -1,21 +1,13 @@
-"""Faces in frames: where they are, which of them is the clip's, and a square picture of it.
-
-Two detectors behind one Protocol: ``mediapipe`` (BlazeFace short range, Bazarevsky et al. 2019) and ``mtcnn`` (Zhang
-et al. 2016, weights in the package). A detector object is a small value that worker processes can carry; its network
-is made in each process on first use.
-"""
+"""Faces in frames: which of them is the clip's, and a square picture of it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-from emocache.errors import UnknownName
 
 Rgb = NDArray[np.uint8]
 
@@ -51,43 +43,6 @@ class Face:
         """The box's centre."""
         left, top, right, bottom = self.box
         return (left + right) / 2, (top + bottom) / 2
-
-
-class FaceDetector(Protocol):
-    """Finds the faces in frames; picklable."""
-
-    @property
-    def name(self) -> str:
-        """One of `DETECTORS`."""
-        ...
-
-    def recipe(self) -> Mapping[str, Any]:
-        """What decides the faces: model digest, thresholds. Fetches nothing. Raises WeightsError."""
-        ...
-
-    def fetch(self) -> None:
-        """Bring the model to this machine, before workers need it. Raises WeightsError if that is impossible."""
-        ...
-
-    def detect(self, frames: Sequence[Rgb]) -> list[list[Face]]:
-        """The faces of each ``(height, width, 3)`` uint8 frame, in no particular order; a list may be empty."""
-        ...
-
-
-DETECTORS = ("mediapipe", "mtcnn")
-
-
-def detector(name: str) -> FaceDetector:
-    """The detector of that name. Raises UnknownName for any other than `DETECTORS`."""
-    if name == "mediapipe":
-        from emocache.extract.face_mediapipe import MediaPipe
-
-        return MediaPipe()
-    if name == "mtcnn":
-        from emocache.extract.face_mtcnn import Mtcnn
-
-        return Mtcnn()
-    raise UnknownName("face detector", name, DETECTORS)
 
 
 # --- one face per clip -----------------------------------------------------------------------------------------------

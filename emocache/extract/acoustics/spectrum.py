@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torchaudio.functional import create_dct, melscale_fbanks
 
-from emocache.extract.frame_grid import (
+from emocache.extract.acoustics.frame_grid import (
     HALF_SECOND,
     HOP,
     TINY,

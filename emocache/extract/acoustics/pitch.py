@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from emocache.extract.frame_grid import (
+from emocache.extract.acoustics.frame_grid import (
     HALF_SECOND,
     Columns,
     cut_frames,

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from emocache.errors import WeightsError
-from emocache.extract.face_model import model_file, model_sha256
-from emocache.extract.faces import Face, Rgb
+from emocache.extract.faces.model_file import model_file, model_sha256
+from emocache.extract.faces.track import Face, Rgb
 
 
 @dataclass(frozen=True)

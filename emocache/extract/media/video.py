@@ -23,7 +23,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emocache.errors import BadOption, MediaError
-from emocache.extract.pictures import SLACK_S, DecordFailed, Pictures, Shown, T, decord_frames, frame_table, upright
+from emocache.extract.media.pictures import (
+    SLACK_S,
+    DecordFailed,
+    Pictures,
+    Shown,
+    T,
+    decord_frames,
+    frame_table,
+    upright,
+)
 
 if TYPE_CHECKING:
     from av import VideoFrame

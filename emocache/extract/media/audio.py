@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from emocache.errors import MediaError
-from emocache.extract.audio_readers import Pcm, Reader, opened
+from emocache.extract.media.audio_readers import Pcm, Reader, opened
 from emocache.spec import RATE_HZ, Decoded, Source
 
 __all__ = ["AudioDecoder", "Pcm"]

@@ -1,0 +1,1 @@
+"""Acoustics: the measures that `prosody` is made of."""

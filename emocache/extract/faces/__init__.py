@@ -1,0 +1,1 @@
+"""Faces: found in frames, followed through a clip, cut out and described."""

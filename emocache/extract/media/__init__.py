@@ -1,0 +1,1 @@
+"""Media: sound and picture, decoded exactly; what worker processes run."""
