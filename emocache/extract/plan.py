@@ -26,17 +26,39 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Unreadable:
+    """A clip whose file cannot be opened, so that its content has no key."""
+
+    clip_id: str
+    path: Path
+    error: str
+    reason: str
+
+    def row(self) -> dict[str, Any]:
+        """The ledger's row. It travels with the store, so it names the file without its folder."""
+        return {
+            "clip_id": self.clip_id,
+            "key": None,
+            "status": "failed",
+            "stage": "read",
+            "error": self.error,
+            "message": f"{self.path.name}: {self.reason}",
+            "facts": {},
+        }
+
+
+@dataclass(frozen=True)
 class Contents:
     """What the clips of a manifest hold of one modality.
 
     keys: clip_id to content key, in the manifest's order; sources: the first source of each content
-    absent: clips that have nothing of the modality; unreadable: ledger rows of clips whose file cannot be read
+    absent: clips that have nothing of the modality
     """
 
     keys: Mapping[str, bytes]
     sources: Mapping[bytes, Source]
     absent: tuple[str, ...]
-    unreadable: tuple[Mapping[str, Any], ...]
+    unreadable: tuple[Unreadable, ...]
 
 
 @dataclass(frozen=True)
@@ -108,10 +130,13 @@ def read_contents(clips: Sequence[Clip], modality: Modality) -> Contents:
     first: dict[bytes, Source] = {}
     unreadable = []
     for clip_id, source in present.items():
-        digest = None if source.path is None else digests[source.path]
-        if isinstance(digest, OSError):
-            unreadable.append(_unreadable(clip_id, source, digest))
-            continue
+        digest = None
+        if source.path is not None:
+            found = digests[source.path]
+            if isinstance(found, OSError):
+                unreadable.append(_unreadable(clip_id, source.path, found))
+                continue
+            digest = found
         keys[clip_id] = key = source.key(digest)
         first.setdefault(key, source)
     absent = tuple(clip_id for clip_id, source in sources.items() if source is None)
@@ -159,21 +184,10 @@ def _digest(path: Path) -> str | OSError:
         return error
 
 
-def _unreadable(clip_id: str, source: Source, error: OSError) -> dict[str, Any]:
-    advice = (
-        "correct the path in the manifest, or bring the file there"
-        if isinstance(error, FileNotFoundError)
-        else "look at its permissions"
-    )
-    return {
-        "clip_id": clip_id,
-        "key": None,
-        "status": "failed",
-        "stage": "read",
-        "error": type(error).__name__,
-        "message": f"{source.path}: {error.strerror}; {advice}",
-        "facts": {},
-    }
+def _unreadable(clip_id: str, path: Path, error: OSError) -> Unreadable:
+    absent = isinstance(error, FileNotFoundError)
+    advice = "correct the path in the manifest, or bring the file there" if absent else "look at its permissions"
+    return Unreadable(clip_id, path, type(error).__name__, f"{error.strerror}; {advice}")
 
 
 def _ranges(layers: Sequence[int]) -> str:

@@ -192,6 +192,11 @@ def _columns(clip: Clip, *, keep_text: bool) -> Mapping[str, Any]:
     return {**clip.columns, "text": clip.text} if keep_text and clip.text is not None else clip.columns
 
 
+def _without_folder(message: str, path: Path | None) -> str:
+    """A message for the ledger: it travels with the store, so it names the file without its folder."""
+    return message if path is None else message.replace(str(path), path.name)
+
+
 @dataclass(frozen=True)
 class _Ready:
     """What must be at hand before the first write: the decoder, and the network on its device."""
@@ -249,10 +254,10 @@ class _Run:
     def _commit_unreadable(self) -> None:
         """Commit ledger rows of clips whose file cannot be read."""
         writer = self._writer(self.plan.layers)
-        for row in self.plan.contents.unreadable:
-            self.summary.failed[str(row["clip_id"])] = str(row["message"])
-            if self.known[1].get(str(row["clip_id"])) != row:
-                writer.add_failure(row)
+        for clip in self.plan.contents.unreadable:
+            self.summary.failed[clip.clip_id] = f"{clip.path}: {clip.reason}"
+            if self.known[1].get(clip.clip_id) != clip.row():
+                writer.add_failure(clip.row())
         writer.flush()
 
     def _commit(self, results: Iterator[Result], layers: tuple[int, ...], bar: tqdm[Any]) -> float:
@@ -282,7 +287,7 @@ class _Run:
             "status": "failed",
             "stage": failure.stage,
             "error": failure.error,
-            "message": failure.message,
+            "message": _without_folder(failure.message, task.source.path),
             "facts": dict(result.facts),
         }
         self.summary.failed |= dict.fromkeys(task.clip_ids, failure.message)

@@ -331,3 +331,15 @@ def test_an_encoder_that_cannot_start_leaves_nothing_behind(folder: Path, monkey
     with pytest.raises(BadOption, match="--device 'cuda:77' is not usable here"):
         extract(device="cuda:77")
     assert not (folder / "features.zarr").exists()
+
+
+def test_the_store_names_no_folder_of_the_machine_that_made_it(folder: Path) -> None:
+    (folder / "1.wav").unlink()
+    (folder / "3.wav").write_text("no sound at all\n" * 40)
+    summary = emocache.extract_features("prosody", clips=folder / "clips.csv", workers=1)
+    assert all(str(folder) in message for message in summary.failed.values())
+    ledger = emocache.open_store().features["prosody"].ledger()
+    assert ledger["c1"]["message"].startswith("1.wav: No such file")
+    assert ledger["c3"]["message"].startswith("3.wav: ")
+    written = b"".join(path.read_bytes() for path in (folder / "features.zarr").rglob("*") if path.is_file())
+    assert str(folder).encode() not in written
