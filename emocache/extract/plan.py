@@ -105,7 +105,10 @@ class Plan:
         """What will be done, in one or two lines for a person."""
         layers = f"layer{'s' if len(self.layers) > 1 else ''} {_ranges(self.layers)}"
         head = f"{self.recipe.feature_name} · {layers} · pool {self.recipe.fields['pooling']}"
-        parts = [f"{self.held + self.clips} clips: {self.held} held, {self.clips} to compute ({_size(self.bytes)})"]
+        parts = [f"{self.held + self.clips} clips: {self.held} held, {self.clips} to compute"]
+        if self.tasks:
+            cells = sum(len(task.layers) for task in self.tasks)
+            parts[0] += f" ({len(self.tasks)} encoder passes, {cells} cells, {_size(self.bytes)} on disk)"
         if self.retried:
             parts.append(f"{self.retried} failed before and are tried again")
         if self.contents.unreadable:
