@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -114,24 +115,21 @@ def extract_features(
     built = card.build(None if weights is None else Path(weights), **options)
     wanted = parse_layers(layers, built.depth)
     recipe = _recipe(built, pooling, dtype, storage)
-    try:
-        found = find_store(store)
+    where = Path(default_store() if store is None else store)
+    with _disk_errors(where):
+        found = find_store(where)
         plan, known = _plan(found, contents, recipe, wanted, built.dim, part)
-        log.info("%s", plan.describe())
-        ready = _Ready.of(plan, built, device) if plan.tasks else None
-        target = found or open_or_make_store(store)
+    log.info("%s", plan.describe())
+    ready = _Ready.of(plan, built, device) if plan.tasks else None
+    with _disk_errors(where):
+        target = found or open_or_make_store(where)
         named = [(clip.clip_id, _columns(clip, keep_text=keep_text)) for clip in manifest.clips]
         keys = {clip_id: {card.modality: key.hex()} for clip_id, key in contents.keys.items()}
         moved = write_roster(target.path, named, keys)
-        summary = Summary(target.path, recipe.feature_name, wanted, held=plan.held, moved=moved)
-        summary.absent = len(contents.absent)
         feature = target.add_feature(recipe, _versions())
-        _Run(plan, built, feature.folder, summary, known).carry_out(ready, workers or min(4, os.cpu_count() or 1))
-    except OSError as error:
-        raise StoreError(
-            f"{store or default_store()}: {error.strerror or error} ({error.filename}); what was committed before is "
-            "safe, run the same command again when this is mended"
-        ) from error
+    summary = Summary(where, feature.name, wanted, held=plan.held, moved=moved)
+    summary.absent = len(contents.absent)
+    _Run(plan, built, feature.folder, summary, known).carry_out(ready, workers or min(4, os.cpu_count() or 1))
     summary.seconds = time.monotonic() - started
     return summary
 
@@ -150,6 +148,21 @@ def _plan(
     ledger = feature.ledger_rows()
     failed = {bytes.fromhex(key) for key, row in ledger[0].items() if row["status"] == "failed"}
     return make_plan(contents, recipe, layers, dim, feature.holds, failed).part(*part), ledger
+
+
+@contextmanager
+def _disk_errors(where: Path) -> Iterator[None]:
+    """Say of a failing disk which store it was, and that nothing was lost.
+
+    raises: StoreError in the place of OSError
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{where}: {error.strerror or error} ({error.filename or 'no file named'}); what was committed before is "
+            "safe, run the same command again when this is mended"
+        ) from error
 
 
 def _check(dtype: str, storage: str) -> None:
@@ -258,17 +271,20 @@ class _Run:
             self.summary.failed[clip.clip_id] = f"{clip.path}: {clip.reason}"
             if self.known[1].get(clip.clip_id) != clip.row():
                 writer.add_failure(clip.row())
-        writer.flush()
+        with _disk_errors(self.summary.store):
+            writer.flush()
 
     def _commit(self, results: Iterator[Result], layers: tuple[int, ...], bar: tqdm[Any]) -> float:
         """Commit results as segments; returns the seconds spent writing."""
         writer = self._writer(layers)
         try:
             for result in results:
-                self._add(writer, result)
+                with _disk_errors(self.summary.store):
+                    self._add(writer, result)
                 bar.update(len(result.task.clip_ids))
         finally:
-            writer.flush()
+            with _disk_errors(self.summary.store):
+                writer.flush()
         return writer.seconds
 
     def _writer(self, layers: tuple[int, ...]) -> FeatureWriter:

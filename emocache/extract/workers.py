@@ -110,6 +110,7 @@ class DecodePool:
             self._idle.put(None)  # started when first needed
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="decode")
         self._running: set[Worker] = set()
+        self._closing = False
 
     def __enter__(self) -> DecodePool:
         return self
@@ -117,10 +118,14 @@ class DecodePool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._threads.shutdown(wait=kind is None, cancel_futures=True)
-        for worker in list(self._running):
-            worker.stop()
+        self._closing = kind is not None
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._closing:
+            for worker in list(self._running):
+                worker.process.kill()  # the thread that waits for it sees the channel end, and cleans up
         self._threads.shutdown(wait=True)
+        for worker in self._running:
+            worker.stop()
 
     def decode(self, items: Iterable[tuple[Item, Source]], ahead: int) -> Iterator[tuple[Item, Outcome]]:
         """Decode each source; outcomes come in the order of `items`, at most `ahead` of them held at a time."""
@@ -141,6 +146,8 @@ class DecodePool:
             if worker is None:
                 worker = Worker(self._decoder)
                 self._running.add(worker)
+            if self._closing:
+                worker.process.kill()
             outcome = worker.decode(source, self._timeout_s)
         except MediaError as error:
             if worker is not None:

@@ -343,3 +343,16 @@ def test_the_store_names_no_folder_of_the_machine_that_made_it(folder: Path) -> 
     assert ledger["c3"]["message"].startswith("3.wav: ")
     written = b"".join(path.read_bytes() for path in (folder / "features.zarr").rglob("*") if path.is_file())
     assert str(folder).encode() not in written
+
+
+def test_a_disk_that_refuses_is_named_and_the_next_run_completes(folder: Path) -> None:
+    limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); "
+    code = (
+        f"{limited}sys.argv = ['emocache', 'extract', '--encoder', 'char-ngram']; from emocache.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert "features.zarr: File too large" in done.stderr
+    assert "what was committed before is safe, run the same command again when this is mended" in done.stderr
+    assert emocache.extract_features("char-ngram", workers=1).computed == 6
+    assert len(emocache.open_store().features["char-ngram"].read()) == 6
