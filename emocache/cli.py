@@ -135,7 +135,7 @@ def extract(
     keep_text: Annotated[bool, typer.Option("--keep-text", help="Let transcripts travel in the store.")] = False,
 ) -> None:
     """Run encoders over clips and keep the features; what the store holds is not computed again."""
-    options: dict[str, Any] = {} if face_detector is None else {"face_detector": face_detector}
+    options = _options_of(encoder, {} if face_detector is None else {"face_detector": face_detector})
     share = _part(part)
     failed = False
     for name in encoder:
@@ -152,12 +152,24 @@ def extract(
             workers=workers,
             part=share,
             keep_text=keep_text,
-            **options,
+            **options.get(name, {}),
         )
         typer.echo(str(summary))
         failed = failed or bool(summary.failed)
     if failed:
         raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _options_of(encoders: list[str], given: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Which of the options that not all encoders have goes to which; one that none of them takes is a mistake."""
+    cards = {name: card for name, card in emocache.list_encoders().items() if name in encoders}
+    for option in given:
+        if cards and not any(option in card.options for card in cards.values()):
+            raise BadOption(f"--{option.replace('_', '-')}: none of {', '.join(cards)} takes it; leave it out")
+    return {
+        name: {option: value for option, value in given.items() if option in card.options}
+        for name, card in cards.items()
+    }
 
 
 def _part(text: str) -> tuple[int, int]:

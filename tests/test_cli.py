@@ -88,6 +88,7 @@ def test_a_clip_that_fails_ends_with_exit_code_3_and_is_named(folder: Path, tmp_
         (["extract", "--encoder", "hubert-larg"], 2, "did you mean hubert-large"),
         (["extract", "--encoder", "prosody", "--layers", "16-21"], 2, "layers run from 0"),
         (["extract", "--encoder", "prosody", "--pool", "max"], 2, "known: mean, stats7"),
+        (["extract", "--encoder", "prosody", "--face-detector", "mtcnn"], 2, "none of prosody takes it; leave it out"),
         (["extract", "--encoder", "prosody", "--part", "half"], 2, "write the part and the number of parts, as in 2/4"),
         (["extract", "--encoder", "prosody", "--clips", "missing.csv"], 1, "no such manifest"),
         (["extract", "--encoder", "prosody", "--store", "."], 1, "not an emocache store, and not empty"),
