@@ -207,7 +207,9 @@ def _columns(clip: Clip, *, keep_text: bool) -> Mapping[str, Any]:
 
 def _without_folder(message: str, path: Path | None) -> str:
     """A message for the ledger: it travels with the store, so it names the file without its folder."""
-    return message if path is None else message.replace(str(path), path.name)
+    for spelling in () if path is None else (path.resolve(), path.absolute(), path):
+        message = message.replace(str(spelling), spelling.name)
+    return message
 
 
 @dataclass(frozen=True)

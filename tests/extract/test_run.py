@@ -338,6 +338,7 @@ def test_the_store_names_no_folder_of_the_machine_that_made_it(folder: Path) -> 
     (folder / "3.wav").write_text("no sound at all\n" * 40)
     summary = emocache.extract_features("prosody", clips=folder / "clips.csv", workers=1)
     assert all(str(folder) in message for message in summary.failed.values())
+    emocache.extract_features("face-hog", face_detector="mtcnn", workers=1)
     ledger = emocache.open_store().features["prosody"].ledger()
     assert ledger["c1"]["message"].startswith("1.wav: No such file")
     assert ledger["c3"]["message"].startswith("3.wav: ")
