@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from emocache.errors import BadOption, EmocacheError
-from emocache.extract.weights import file_digest
-from emocache.spec import Clip, Modality, Recipe, Source, pooled_dim
+from emocache.extract.digests import source_digests
+from emocache.spec import Clip, Modality, Recipe, Source, bytes_text, layers_text, pooled_dim
 
 
 @dataclass(frozen=True)
@@ -81,9 +78,11 @@ class Plan:
 
     def describe(self) -> str:
         """What will be done, in one or two lines for a person."""
-        layers = f"layer{'s' if len(self.layers) > 1 else ''} {_ranges(self.layers)}"
+        layers = f"layer{'s' if len(self.layers) > 1 else ''} {layers_text(self.layers)}"
         head = f"{self.recipe.feature_name} · {layers} · pool {self.recipe.fields['pooling']}"
-        parts = [f"{self.held + self.clips} clips: {self.held} held, {self.clips} to compute ({_size(self.bytes)})"]
+        parts = [
+            f"{self.held + self.clips} clips: {self.held} held, {self.clips} to compute ({bytes_text(self.bytes)})"
+        ]
         if self.retried:
             parts.append(f"{self.retried} failed before and are tried again")
         if self.contents.unreadable:
@@ -103,7 +102,7 @@ def read_contents(clips: Sequence[Clip], modality: Modality) -> Contents:
     if not present:
         columns = "text" if modality == "text" else f"path or {modality}"
         raise EmocacheError(f"none of the {len(clips)} clips has {modality}; the manifest needs a column {columns}")
-    digests = _digests({source.path for source in present.values() if source.path is not None})
+    digests = source_digests({source.path for source in present.values() if source.path is not None})
     keys: dict[str, bytes] = {}
     first: dict[bytes, Source] = {}
     unreadable = []
@@ -145,20 +144,6 @@ def make_plan(
     return Plan(recipe, layers, dim, tuple(tasks), held, retried, contents)
 
 
-def _digests(paths: set[Path]) -> dict[Path, str | OSError]:
-    """Each file's sha256, or why it cannot be read; hashing releases the interpreter, so threads help."""
-    ordered = sorted(paths)
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        return dict(zip(ordered, threads.map(_digest, ordered), strict=True))
-
-
-def _digest(path: Path) -> str | OSError:
-    try:
-        return file_digest(path)
-    except OSError as error:
-        return error
-
-
 def _unreadable(clip_id: str, source: Source, error: OSError) -> dict[str, Any]:
     advice = (
         "correct the path in the manifest, or bring the file there"
@@ -174,22 +159,3 @@ def _unreadable(clip_id: str, source: Source, error: OSError) -> dict[str, Any]:
         "message": f"{source.path}: {error.strerror}; {advice}",
         "facts": {},
     }
-
-
-def _ranges(layers: Sequence[int]) -> str:
-    """``0, 6-12``: layers in a row written as a range."""
-    runs: list[list[int]] = []
-    for layer in layers:
-        if runs and layer == runs[-1][-1] + 1:
-            runs[-1].append(layer)
-        else:
-            runs.append([layer])
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
