@@ -219,12 +219,12 @@ class FeatureWriter:
         started = time.monotonic()
         if self._ledger:
             text = np.frombuffer(lines(self._ledger), dtype=np.uint8)
-            arrays: dict[str, tuple[NDArray[Any], Sequence[str]]] = {"ledger": (text, ["byte"])}
+            arrays = {"ledger": text}
             if self._keys:
                 keys = np.frombuffer(b"".join(self._keys), dtype=np.uint8).reshape(-1, KEY_BYTES)
                 arrays = {
-                    "values": (np.stack(self._values), ["clip", "layer", "dim"]),
-                    "keys": (keys, ["clip", "byte"]),
+                    "values": np.stack(self._values),
+                    "keys": keys,
                     **arrays,
                 }
             facts = {"fingerprint": self.fingerprint, "layers": list(self.layers), "rows": len(self._keys)}

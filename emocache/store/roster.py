@@ -54,5 +54,5 @@ def write_roster(
     if changed:
         ensure_group(store / FOLDER)
         text = np.frombuffer(lines(changed), dtype=np.uint8)
-        write_segment(store / FOLDER, "roster", {"rows": (text, ["byte"])}, {"rows": len(changed)})
+        write_segment(store / FOLDER, "roster", {"rows": text}, {"rows": len(changed)})
     return moved

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from emocache.errors import AmbiguousName, DamagedStore, EmocacheError, NotAStore, StoreError, UnknownName
 from emocache.spec import Modality, Recipe
-from emocache.store.documents import FORMAT, NAME, group_document, read_group
+from emocache.store.documents import FORMAT, NAME, check_seal, group_document, read_group, sealed
 from emocache.store.feature import Feature
 from emocache.store.files import COMMIT_NAME, create_once, make_folder
 from emocache.store.roster import read_roster
@@ -92,6 +92,7 @@ class Store:
         attributes = read_group(folder)
         if attributes is None:
             return None
+        check_seal(attributes, folder)
         recipe = Recipe(attributes.get("recipe", {}))
         try:
             if attributes.get("fingerprint") != recipe.fingerprint or recipe.feature_name != folder.name:
@@ -126,7 +127,7 @@ class Store:
             "versions": dict(versions),
         }
         if not (folder / COMMIT_NAME).exists():
-            create_once(folder / COMMIT_NAME, group_document(attributes))
+            create_once(folder / COMMIT_NAME, group_document(sealed(attributes)))
         ensure_group(folder / "segments")
         feature = self._open_feature(folder)
         if feature is None:
@@ -161,6 +162,7 @@ def open_store(path: str | Path | None = None) -> Store:
             f"{folder}: needs a reader of format {attributes.get('min_reader')}, this emocache reads format {FORMAT}; "
             "update emocache"
         )
+    check_seal(attributes, folder)
     return Store(folder, str(attributes.get("uuid", "")))
 
 
@@ -188,4 +190,4 @@ def _make_store(folder: Path) -> None:
         raise NotAStore(f"{folder}: not an emocache store, and not empty; name another folder with --store")
     make_folder(folder)
     attributes = {"format": FORMAT, "min_reader": FORMAT, "uuid": str(uuid.uuid4())}
-    create_once(folder / COMMIT_NAME, group_document(attributes))
+    create_once(folder / COMMIT_NAME, group_document(sealed(attributes)))
