@@ -30,6 +30,7 @@ from emocache.store.documents import (
     group_document,
     parse_lines,
     read_group,
+    require_plain,
     sealed,
 )
 from emocache.store.files import (
@@ -210,6 +211,22 @@ class Segment:
     def clips(self) -> int:
         """How many clips (or roster rows, or index entries) it holds."""
         return int(self.manifest["rows"])
+
+    @property
+    def ragged(self) -> bool:
+        """Whether each clip has rows of its own number, bounded by ``offsets``."""
+        return "offsets" in self.arrays
+
+    def offsets(self) -> NDArray[np.int64]:
+        """``(clip + 1,)``: where each clip's rows of ``values`` begin, and where the last one's end.
+
+        raises: DamagedStore if they do not rise from 0 to the number of rows
+        """
+        found = self.read("offsets")
+        last = self.arrays["values"].shape[0]
+        if found[0] != 0 or found[-1] != last or not (np.diff(found) > 0).all():
+            raise DamagedStore(f"{self.folder / 'offsets'}: offsets do not rise from 0 to {last}; {REPAIR}")
+        return found
 
     def check_files(self) -> None:
         """Hold every file against its listed length.
@@ -398,5 +415,5 @@ def committed_segments(parent: Path) -> list[Segment]:
 def ensure_group(folder: Path) -> None:
     """Make `folder` a plain Zarr group, so that any Zarr reader can walk through it."""
     make_folder(folder)
-    if not (folder / COMMIT_NAME).exists():
-        create_once(folder / COMMIT_NAME, group_document({}))
+    require_plain(folder)
+    create_once(folder / COMMIT_NAME, group_document({}))
