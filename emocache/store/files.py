@@ -126,30 +126,40 @@ def sync_folder(path: Path) -> None:
 def create_once(path: Path, document: bytes) -> bool:
     """Create a shared file whole, or leave the one that another writer created before.
 
-    A hard link is the only POSIX call that gives a complete file a name and fails if the name is taken.
+    A hard link is the only POSIX call that gives a complete file a name and fails if the name is taken. A file that is
+    there may be another writer's, who died before its name was on the disk: so the name is forced there either way.
 
     returns: whether this call created it
     """
+    if os.path.lexists(path):
+        sync_folder(path.parent)
+        return False
     waiting = path.parent / f".{path.name}.{secrets.token_hex(10)}.tmp"
     try:
         write_new(waiting, [document])
         os.link(waiting, path)
+        created = True
     except FileExistsError:
-        return False
+        created = False
     finally:
         waiting.unlink(missing_ok=True)
     sync_folder(path.parent)
-    return True
+    return created
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and its parents, each on the disk before its child."""
-    if path.is_dir():
+    """Make a folder and its parents, each on the disk before its child, whoever else is making them."""
+    try:
+        path.mkdir()
+    except FileNotFoundError:
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+    except FileExistsError:
+        if not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
+        with suppress(PermissionError):  # of a folder that is not ours, such as /home
+            sync_folder(path.parent)
         return
-    if path.exists():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
-    make_folder(path.parent)
-    path.mkdir(exist_ok=True)
     sync_folder(path.parent)
 
 
