@@ -1,6 +1,7 @@
 """emocache: a feature-extraction cache and lightweight head trainer for multimodal emotion recognition.
 
-The two verbs are `extract_features` and `fit_head`; the store between them opens with `open_store`.
+The two verbs are `extract_features` and `fit_head`; the store between them opens with `open_store`. The other functions
+look after a store.
 """
 
 from importlib import import_module
@@ -14,27 +15,53 @@ if TYPE_CHECKING:
     from emocache.heads.fit import fit_head
     from emocache.heads.runs import load_run
     from emocache.store import open_store, read_manifest
+    from emocache.store.collection import collect_garbage
+    from emocache.store.compaction import compact_store
+    from emocache.store.export import export_array
+    from emocache.store.ledger import read_ledger
+    from emocache.store.merge import merge_stores
+    from emocache.store.recipe_diff import diff_features
+    from emocache.store.report import describe_feature, list_features
+    from emocache.store.verify import verify_store
 
 __version__ = version("emocache")
 
 _HOME = {
     "EmocacheError": "errors",
+    "collect_garbage": "store.collection",
+    "compact_store": "store.compaction",
+    "describe_feature": "store.report",
+    "diff_features": "store.recipe_diff",
+    "export_array": "store.export",
     "extract_features": "extract.run",
     "fit_head": "heads.fit",
     "list_encoders": "extract.registry",
+    "list_features": "store.report",
     "load_run": "heads.runs",
+    "merge_stores": "store.merge",
     "open_store": "store",
+    "read_ledger": "store.ledger",
     "read_manifest": "store",
+    "verify_store": "store.verify",
 }
 
 __all__ = [
     "EmocacheError",
+    "collect_garbage",
+    "compact_store",
+    "describe_feature",
+    "diff_features",
+    "export_array",
     "extract_features",
     "fit_head",
     "list_encoders",
+    "list_features",
     "load_run",
+    "merge_stores",
     "open_store",
+    "read_ledger",
     "read_manifest",
+    "verify_store",
 ]
 
 

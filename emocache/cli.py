@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn, ParamSpec
 import typer
 
 import emocache
+from emocache.cli_store import STORE_COMMANDS, StorePath
 from emocache.errors import AmbiguousName, BadOption, EmocacheError, UnknownName
 
 EXIT_ERROR, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 1, 2, 3, 130
@@ -97,10 +98,6 @@ Clips = Annotated[
         metavar="PATH",
         help="The manifest (.csv, .parquet) or a folder of media.  [default: clips.csv, else this folder]",
     ),
-]
-StorePath = Annotated[
-    Path | None,
-    typer.Option(metavar="PATH", help="The store's folder.  [default: $EMOCACHE_STORE, else features.zarr]"),
 ]
 
 
@@ -252,6 +249,10 @@ def demo(
     from emocache.demo.run import run_demo
 
     typer.echo(run_demo(out, seed=seed))
+
+
+for _name, _function in STORE_COMMANDS.items():
+    app.command(_name)(_command(_function))
 
 
 if __name__ == "__main__":

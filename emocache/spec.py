@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -170,6 +171,17 @@ def _layer_part(part: str, text: str, depth: int) -> range:
     return range(first, last + 1)
 
 
+def layers_text(layers: Sequence[int]) -> str:
+    """Rising layers as `parse_layers` reads them: ``0, 6-12``."""
+    runs: list[list[int]] = []
+    for layer in layers:
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
 STATS7 = ("mean", "std", "p10", "p25", "p50", "p75", "p90")
 POOLINGS = ("mean", "stats7")
 
@@ -187,6 +199,25 @@ def parse_pooling(text: str) -> str:
 def pooled_dim(pooling: str, dim: int) -> int:
     """How long one pooled row is: `dim` for ``mean``, seven blocks of `dim` for ``stats7``."""
     return dim * len(STATS7) if pooling == "stats7" else dim
+
+
+# --- this machine ----------------------------------------------------------------------------------------------------
+
+
+def cache_folder() -> Path:
+    """Where emocache keeps what it may lose: ``$EMOCACHE_CACHE``, else ``emocache`` in the user's cache folder."""
+    if named := os.environ.get("EMOCACHE_CACHE"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "emocache"
+
+
+def bytes_text(count: float) -> str:
+    """``12 B``, ``3.4 MB``: a number of bytes for a person, in powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
 
 
 # --- encoders --------------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """What all tests share."""
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -8,9 +10,14 @@ import torch
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+CACHE = tempfile.TemporaryDirectory(prefix="emocache-tests-")
+"""Tests leave nothing in the user's cache folder."""
+
+
 def pytest_configure() -> None:
     """Networks in tests are tiny: threads would only stand in each other's way."""
     torch.set_num_threads(1)
+    os.environ["EMOCACHE_CACHE"] = CACHE.name
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

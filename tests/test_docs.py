@@ -55,7 +55,7 @@ def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_in_the_docs_has_only_options_that_exist(page: Path) -> None:
     known = {*commands(), *((name, "--help") for name, _ in commands())}
-    for command, rest in re.findall(r"^\s+(?:\$ )?emocache (\w+)([^\n`#]*)", page.read_text(), flags=re.MULTILINE):
+    for command, rest in re.findall(r"^\s+(?:\$ )?emocache ([\w-]+)([^\n`#]*)", page.read_text(), flags=re.MULTILINE):
         for option in re.findall(r"--[a-z-]+", rest):
             assert (command, option) in known, f"{page.name}: emocache {command} {option}"
 

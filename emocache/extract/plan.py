@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from emocache.errors import BadOption, EmocacheError
-from emocache.extract.weights import file_digest
-from emocache.spec import Clip, Modality, Recipe, Source, pooled_dim
+from emocache.extract.digests import source_digests
+from emocache.spec import Clip, Modality, Recipe, Source, bytes_text, layers_text, pooled_dim
 
 
 @dataclass(frozen=True)
@@ -103,12 +104,12 @@ class Plan:
 
     def describe(self) -> str:
         """What will be done, in one or two lines for a person."""
-        layers = f"layer{'s' if len(self.layers) > 1 else ''} {_ranges(self.layers)}"
+        layers = f"layer{'s' if len(self.layers) > 1 else ''} {layers_text(self.layers)}"
         head = f"{self.recipe.feature_name} · {layers} · pool {self.recipe.fields['pooling']}"
         parts = [f"{self.held + self.clips} clips: {self.held} held, {self.clips} to compute"]
         if self.tasks:
             cells = sum(len(task.layers) for task in self.tasks)
-            parts[0] += f" ({len(self.tasks)} encoder passes, {cells} cells, {_size(self.bytes)} on disk)"
+            parts[0] += f" ({len(self.tasks)} encoder passes, {cells} cells, {bytes_text(self.bytes)} on disk)"
         if self.retried:
             parts.append(f"{self.retried} failed before and are tried again")
         if self.contents.unreadable:
@@ -128,7 +129,7 @@ def read_contents(clips: Sequence[Clip], modality: Modality) -> Contents:
     if not present:
         columns = "text" if modality == "text" else f"path or {modality}"
         raise EmocacheError(f"none of the {len(clips)} clips has {modality}; the manifest needs a column {columns}")
-    digests = _digests({source.path for source in present.values() if source.path is not None})
+    digests = source_digests({source.path for source in present.values() if source.path is not None})
     keys: dict[str, bytes] = {}
     first: dict[bytes, Source] = {}
     unreadable = []
@@ -151,20 +152,21 @@ def make_plan(
     recipe: Recipe,
     layers: tuple[int, ...],
     dim: int,
-    holds: Callable[[bytes, Sequence[int]], bool],
+    holding: Callable[[Sequence[bytes], Sequence[int]], NDArray[np.bool_]],
     failed: Collection[bytes],
 ) -> Plan:
     """Compare what is asked for with what is held.
 
-    holds: whether the store has all of some layers of a content; failed: contents that could not be encoded before
+    holding: which of some layers the store has of some contents, ``(content, layer)``
+    failed: contents that could not be encoded before
     """
     names: dict[bytes, list[str]] = {}
     for clip_id, key in contents.keys.items():
         names.setdefault(key, []).append(clip_id)
     tasks = []
     held = retried = 0
-    for key, clip_ids in names.items():
-        missing = tuple(layer for layer in layers if not holds(key, [layer]))
+    for (key, clip_ids), row in zip(names.items(), holding(list(names), layers), strict=True):
+        missing = tuple(layer for layer, there in zip(layers, row, strict=True) if not there)
         if not missing:
             held += len(clip_ids)
             continue
@@ -173,40 +175,7 @@ def make_plan(
     return Plan(recipe, layers, dim, tuple(tasks), held, retried, contents)
 
 
-def _digests(paths: set[Path]) -> dict[Path, str | OSError]:
-    """Each file's sha256, or why it cannot be read; hashing releases the interpreter, so threads help."""
-    ordered = sorted(paths)
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        return dict(zip(ordered, threads.map(_digest, ordered), strict=True))
-
-
-def _digest(path: Path) -> str | OSError:
-    try:
-        return file_digest(path)
-    except OSError as error:
-        return error
-
-
 def _unreadable(clip_id: str, path: Path, error: OSError) -> Unreadable:
     absent = isinstance(error, FileNotFoundError)
     advice = "correct the path in the manifest, or bring the file there" if absent else "look at its permissions"
     return Unreadable(clip_id, path, type(error).__name__, f"{error.strerror}; {advice}")
-
-
-def _ranges(layers: Sequence[int]) -> str:
-    """``0, 6-12``: layers in a row written as a range."""
-    runs: list[list[int]] = []
-    for layer in layers:
-        if runs and layer == runs[-1][-1] + 1:
-            runs[-1].append(layer)
-        else:
-            runs.append([layer])
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"

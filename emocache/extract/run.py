@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emocache.errors import BadOption, StoreError
 from emocache.extract.plan import Contents, Plan, make_plan, read_contents
@@ -143,11 +144,16 @@ def _plan(
 ) -> tuple[Plan, Ledger]:
     """What is missing, and what the ledger said of it before; nothing is held where there is no store yet."""
     if store is None or recipe.feature_name not in store.features:
-        return make_plan(contents, recipe, layers, dim, lambda _key, _layers: False, ()).part(*part), ({}, {})
+        return make_plan(contents, recipe, layers, dim, _nothing, ()).part(*part), ({}, {})
     feature = store.features[recipe.feature_name]
     ledger = feature.ledger_rows()
     failed = {bytes.fromhex(key) for key, row in ledger[0].items() if row["status"] == "failed"}
-    return make_plan(contents, recipe, layers, dim, feature.holds, failed).part(*part), ledger
+    return make_plan(contents, recipe, layers, dim, feature.holding, failed).part(*part), ledger
+
+
+def _nothing(keys: Sequence[bytes], layers: Sequence[int]) -> NDArray[np.bool_]:
+    """What a store that is not there yet holds."""
+    return np.zeros((len(keys), len(layers)), dtype=np.bool_)
 
 
 @contextmanager

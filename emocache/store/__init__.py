@@ -1,19 +1,23 @@
 """The store: speaks Zarr, knows nothing of encoders or heads, never imports torch."""
 
-from emocache.store.feature import Feature, FeatureWriter
+from emocache.store.feature import Feature, View
+from emocache.store.index import refresh_snapshot
 from emocache.store.manifest import Manifest, read_manifest
 from emocache.store.roster import write_roster
 from emocache.store.store import Store, default_store, find_store, open_or_make_store, open_store
+from emocache.store.writer import FeatureWriter
 
 __all__ = [
     "Feature",
     "FeatureWriter",
     "Manifest",
     "Store",
+    "View",
     "default_store",
     "find_store",
     "open_or_make_store",
     "open_store",
     "read_manifest",
+    "refresh_snapshot",
     "write_roster",
 ]

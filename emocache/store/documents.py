@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,92 +14,124 @@ from typing import Any
 
 from emocache.errors import DamagedStore
 from emocache.spec import canonical_json
-from emocache.store.files import COMMIT_NAME, read_file
+from emocache.store.files import COMMIT_NAME, is_plain_folder, read_file
 
 FORMAT = 1
 MAX_JSON_BYTES = 16 * 2**20
+MAX_DEPTH = 64
 NAME = re.compile(r"[0-9a-z.-]{1,80}")
-DTYPES = {"float32": 4, "float16": 2, "uint8": 1}
-CHECKSUM_BYTES = 4
+CHANGED = "the document was changed after it was written"
+
+
+def document_bytes(document: Mapping[str, Any]) -> bytes:
+    """A ``zarr.json``: sorted keys, no spaces, one line. Two writers of one content write the same bytes."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode() + b"\n"
 
 
 def group_document(attributes: Mapping[str, Any]) -> bytes:
     """A Zarr v3 group whose attribute ``emocache`` is `attributes`; without attributes a plain group."""
     inner = {"emocache": dict(attributes)} if attributes else {}
-    return _pretty({"zarr_format": 3, "node_type": "group", "attributes": inner})
+    return document_bytes({"zarr_format": 3, "node_type": "group", "attributes": inner})
 
 
-def array_document(shape: Sequence[int], chunk: Sequence[int], dtype: str, names: Sequence[str]) -> bytes:
-    """A Zarr v3 array of raw little-endian chunks with a crc32c behind each, named ``c.0.1.0``."""
-    fill = "NaN" if dtype.startswith("float") else 0
-    bytes_codec: dict[str, Any] = {"name": "bytes"}
-    if DTYPES[dtype] > 1:
-        bytes_codec["configuration"] = {"endian": "little"}
-    return _pretty(
-        {
-            "zarr_format": 3,
-            "node_type": "array",
-            "shape": list(shape),
-            "data_type": dtype,
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk)}},
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
-            "fill_value": fill,
-            "codecs": [bytes_codec, {"name": "crc32c"}],
-            "dimension_names": list(names),
-            "attributes": {},
-        }
-    )
+def seal_of(facts: Mapping[str, Any]) -> str:
+    """sha256 over the canonical JSON of all entries but ``sha256``, in hex."""
+    rest = {key: value for key, value in facts.items() if key != "sha256"}
+    return hashlib.sha256(canonical_json(rest)).hexdigest()
 
 
-def chunk_bytes(shape: Sequence[int], dtype: str) -> int:
-    """How long a chunk file is: the raw array and its checksum."""
-    return math.prod(shape) * DTYPES[dtype] + CHECKSUM_BYTES
+def sealed(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts with a sha256 over themselves, so that torn or edited ones are not believed."""
+    return {**facts, "sha256": seal_of(facts)}
 
 
-def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest with a sha256 over itself, so that a torn or edited one is not believed."""
-    return {**manifest, "sha256": hashlib.sha256(canonical_json(manifest)).hexdigest()}
-
-
-def is_sealed(manifest: Mapping[str, Any]) -> bool:
-    """Whether the manifest's sha256 is that of its other entries."""
-    rest = {key: value for key, value in manifest.items() if key != "sha256"}
+def is_sealed(facts: Mapping[str, Any]) -> bool:
+    """Whether the facts' sha256 is that of their other entries."""
     try:
-        return manifest.get("sha256") == hashlib.sha256(canonical_json(rest)).hexdigest()
-    except TypeError:
+        return facts.get("sha256") == seal_of(facts)
+    except (TypeError, ValueError):
         return False
 
 
 def read_group(folder: Path) -> dict[str, Any] | None:
     """The attribute ``emocache`` of the group in `folder`; None if there is no ``zarr.json``, empty if it is foreign.
 
-    raises: DamagedStore if the file is no strict JSON or no Zarr v3 group
+    raises: DamagedStore if the file is no strict JSON, no Zarr v3 group, or not byte for byte what emocache writes
     """
     path = folder / COMMIT_NAME
     try:
-        document = parse_json(read_file(path, MAX_JSON_BYTES), path)
+        data = read_file(path, MAX_JSON_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    document = parse_json(data, path)
     if not isinstance(document, dict) or document.get("zarr_format") != 3 or document.get("node_type") != "group":
         raise DamagedStore(f"{path}: no Zarr v3 group; a store's folders are groups of zarr_format 3")
     attributes = document.get("attributes", {})
-    inner = attributes.get("emocache", {}) if isinstance(attributes, dict) else {}
+    if not isinstance(attributes, dict) or "emocache" not in attributes:
+        return {}
+    inner = attributes["emocache"]
     if not isinstance(inner, dict):
         raise DamagedStore(f"{path}: attributes.emocache is a {type(inner).__name__}, expected a map")
+    if not _is_exactly(data, inner):
+        raise DamagedStore(f"{path}: not the bytes that emocache writes for its content; {CHANGED}")
     return inner
 
 
+def _is_exactly(data: bytes, attributes: Mapping[str, Any]) -> bool:
+    try:
+        return data == group_document(attributes)
+    except ValueError:  # a lone surrogate has no UTF-8
+        return False
+
+
+def check_seal(attributes: Mapping[str, Any], folder: Path) -> None:
+    """Refuse a stamp or a recipe that was edited.
+
+    raises: DamagedStore
+    """
+    if not is_sealed(attributes):
+        raise DamagedStore(f"{folder / COMMIT_NAME}: its sha256 is not that of its content; {CHANGED}")
+
+
+def require_plain(folder: Path) -> None:
+    """Refuse a folder that is a link.
+
+    raises: DamagedStore
+    """
+    if not is_plain_folder(folder) and (folder.is_symlink() or folder.exists()):
+        raise DamagedStore(f"{folder}: not a plain folder; links are not followed inside a store")
+
+
 def parse_json(data: bytes, path: Path) -> Any:
-    """Parse JSON from a stranger: no duplicate keys, no NaN, no bottomless nesting.
+    """Parse JSON from a stranger: UTF-8, no duplicate keys, no NaN, at most 64 levels.
 
     raises: DamagedStore naming `path`
     """
     try:
-        return json.loads(data, object_pairs_hook=_unique, parse_constant=_no_constant)
+        found = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
     except RecursionError:
         raise DamagedStore(f"{path}: JSON nested too deeply") from None
     except ValueError as error:
         raise DamagedStore(f"{path}: not strict JSON: {error}") from None
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _is_deep(found):
+        raise DamagedStore(f"{path}: JSON nested too deeply, more than {MAX_DEPTH} levels")
+    return found
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether maps and lists nest beyond `MAX_DEPTH`; level by level, so that depth costs no stack."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
 
 
 def lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -128,7 +159,3 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
-
-
-def _pretty(document: Mapping[str, Any]) -> bytes:
-    return json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"

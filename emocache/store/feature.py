@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,151 +12,282 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emocache.errors import DamagedStore, MissingCells, some
-from emocache.spec import Recipe
-from emocache.store.documents import lines
-from emocache.store.segment import Segment, committed_segments, write_segment
+from emocache.errors import DamagedStore, MissingCells, StoreError, some
+from emocache.spec import Recipe, canonical_json
+from emocache.store.index import Catalog, open_catalog
+from emocache.store.lookup import Cells
+from emocache.store.parser import KEY_BYTES
+from emocache.store.roster import ClipKeys
+from emocache.store.rows import Numbers, Part, RowReader
+from emocache.store.segment import REPAIR, Segment
 
-KEY_BYTES = 32
-FLUSH_CLIPS = 256
-FLUSH_BYTES = 8 * 2**20
-FLUSH_SECONDS = 30.0
+STATUSES = ("ok", "failed")
 
-Keys = Mapping[str, bytes]
-"""clip_id to the key of what the feature's modality reads of it, in roster order."""
+
+@dataclass(frozen=True)
+class View:
+    """A fixed set of segments of one feature: what was read, so that it can be read again.
+
+    digest: sha256 over the fingerprint and each segment's name and seal; equal digests mean equal bytes
+    """
+
+    feature: str
+    fingerprint: str
+    segments: tuple[str, ...]
+    digest: str
 
 
 class Feature:
-    """Read access to one feature of a store: a fixed set of segments, as they stood when it was opened.
+    """Read access to one feature of a store: a fixed set of segments, as they stood when it was first used.
 
     name: ``<encoder>-<fingerprint's first 12 digits>``
     recipe: everything that decided the numbers
     """
 
-    def __init__(self, folder: Path, recipe: Recipe, clip_keys: Keys) -> None:
+    def __init__(
+        self, folder: Path, recipe: Recipe, clip_keys: Callable[[], ClipKeys], view: View | None = None
+    ) -> None:
         self.folder = folder
         self.name = folder.name
         self.recipe = recipe
         self._clip_keys = clip_keys
-        self._chunks: dict[tuple[int, int], NDArray[Any]] = {}
+        self._pinned = view
+        self._places: dict[int, tuple[Numbers, Numbers]] = {}
+        self._offsets: dict[str, Numbers] = {}
 
     def __repr__(self) -> str:
         return f"<Feature {self.name}: {len(self.clips)} clips, layers {list(self.layers)}, {self.dim} dimensions>"
 
+    # --- what is held ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The segments that count, known by a snapshot or by their manifests."""
+        return open_catalog(self.folder, self.fingerprint, None if self._pinned is None else self._pinned.segments)
+
     @cached_property
     def segments(self) -> list[Segment]:
-        """The committed segments, lowest name first."""
-        return committed_segments(self.folder / "segments")
-
-    @cached_property
-    def _cells(self) -> dict[int, dict[bytes, tuple[int, int, int]]]:
-        """Layer -> key -> (segment, position of the layer in it, row). Of two copies the lowest segment name wins."""
-        cells: dict[int, dict[bytes, tuple[int, int, int]]] = {}
-        for number, segment in enumerate(self.segments):
-            if "values" not in segment.arrays:
-                continue
-            layers = self._layers_of(segment)
-            keys = [row.tobytes() for row in segment.chunk("keys")]
-            for position, layer in enumerate(layers):
-                of_layer = cells.setdefault(layer, {})
-                for row, key in enumerate(keys):
-                    of_layer.setdefault(key, (number, position, row))
-        return cells
-
-    def _layers_of(self, segment: Segment) -> list[int]:
-        values, keys, layers = segment.arrays["values"], segment.arrays.get("keys"), segment.manifest.get("layers")
-        if segment.manifest.get("fingerprint") != self.recipe.fingerprint:
-            raise DamagedStore(
-                f"{segment.folder}: its fingerprint is not that of {self.name}; it belongs to another feature"
-            )
-        if keys is None or keys.shape != (values.shape[0], KEY_BYTES) or keys.dtype != "uint8":
-            raise DamagedStore(f"{segment.folder}: its keys do not fit its {values.shape[0]} rows")
-        if not isinstance(layers, list) or len(values.shape) != 3 or len(layers) != values.shape[1]:
-            raise DamagedStore(
-                f"{segment.folder}: {layers!r} does not name the layers of an array of shape {values.shape}"
-            )
-        return layers
+        """The segments that count, lowest name first, each opened."""
+        return [self.catalog.segment(number) for number in range(len(self.catalog.cards))]
 
     @property
     def fingerprint(self) -> str:
         """The recipe's sha256 in hex."""
         return self.recipe.fingerprint
 
-    @cached_property
+    @property
     def layers(self) -> tuple[int, ...]:
         """Every layer of which at least one clip is held."""
-        return tuple(sorted(self._cells))
+        return self.catalog.layers
 
     @cached_property
     def dim(self) -> int:
         """The length of one row; 0 while nothing is held."""
-        return next((s.arrays["values"].shape[-1] for s in self.segments if "values" in s.arrays), 0)
-
-    @property
-    def clips(self) -> list[str]:
-        """The clips of which at least one layer is held, in roster order."""
-        return [clip for clip, key in self._clip_keys.items() if any(key in cells for cells in self._cells.values())]
-
-    def held(self, layers: Sequence[int] | None = None) -> list[str]:
-        """The clips of which all of `layers` (left out: all of the feature's) are held, in roster order."""
-        wanted = self.layers if layers is None else tuple(layers)
-        return [clip for clip, key in self._clip_keys.items() if wanted and self.holds(key, wanted)]
-
-    def holds(self, key: bytes, layers: Sequence[int]) -> bool:
-        """Whether all of `layers` are held for the content that `key` names."""
-        return all(key in self._cells.get(layer, {}) for layer in layers)
-
-    def read(self, clips: Sequence[str] | None = None, layers: Sequence[int] | None = None) -> NDArray[Any]:
-        """Read features.
-
-        clips: clip ids, in the order wanted; left out: all of `held(layers)`
-        layers: layer numbers, in the order wanted; left out: all of the feature's
-        returns: ``(clip, layer, dim)`` in the stored dtype
-        raises: MissingCells naming the clips or layers that are not held; DamagedStore if bytes changed on the disk
-        """
-        wanted = list(self.layers if layers is None else layers)
-        names = self.held(wanted) if clips is None else list(clips)
-        self._refuse_absent(names, wanted)
-        out = np.empty((len(names), len(wanted), self.dim), dtype=self.dtype)
-        for column, layer in enumerate(wanted):
-            places = np.array([self._cells[layer][self._clip_keys[name]] for name in names], dtype=np.int64)
-            self._gather(places.reshape(-1, 3), out[:, column])
-        return out
+        number = next((n for n, card in enumerate(self.catalog.cards) if card.clips), None)
+        return 0 if number is None else self.catalog.segment(number).arrays["values"].shape[-1]
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """The stored dtype."""
         return np.dtype(str(self.recipe.fields["storage_dtype"]))
 
-    def _gather(self, places: NDArray[np.int64], out: NDArray[Any]) -> None:
-        """Copy the rows at (segment, position, row) into `out`, one mapped chunk after the other."""
-        chunks, which = np.unique(places[:, :2], axis=0, return_inverse=True)
-        for number, (segment, position) in enumerate(chunks):
-            here = np.flatnonzero(which.reshape(-1) == number)
-            out[here] = self._chunk(int(segment), int(position))[places[here, 2]]
+    @property
+    def ragged(self) -> bool:
+        """Whether each clip has rows of its own number (pooling ``tokens``), read by `read_ragged`."""
+        return str(self.recipe.fields["pooling"]).split(":")[0] == "tokens"
 
-    def _chunk(self, segment: int, position: int) -> NDArray[Any]:
-        if (segment, position) not in self._chunks:
-            self._chunks[segment, position] = self.segments[segment].chunk("values", position)
-        return self._chunks[segment, position]
+    @cached_property
+    def _clips(self) -> ClipKeys:
+        return self._clip_keys()
 
-    def _refuse_absent(self, clips: Sequence[str], layers: Sequence[int]) -> None:
-        if not layers:
-            raise MissingCells(f"{self.name}: holds nothing yet; run emocache extract --encoder {self.recipe.encoder}")
-        if strange := [str(layer) for layer in layers if layer not in self._cells]:
-            raise MissingCells(
-                f"{self.name}: layer {some(strange)} is not held; held: {', '.join(map(str, self.layers)) or 'none'}; "
-                f"run emocache extract --encoder {self.recipe.encoder} --layers {','.join(strange)}"
+    @cached_property
+    def clips(self) -> list[str]:
+        """The clips of which at least one layer is held, in roster order."""
+        held = self.catalog.cells.find(self._clips.keys)[0] >= 0
+        return [self._clips.names[row] for row in np.flatnonzero(held).tolist()]
+
+    def held(self, layers: Sequence[int] | None = None) -> list[str]:
+        """The clips of which all of `layers` (left out: all of the feature's) are held, in roster order."""
+        return [self._clips.names[row] for row in self._held_rows(self.layers if layers is None else layers)]
+
+    def _held_rows(self, layers: Sequence[int]) -> Numbers:
+        held = np.full(len(self._clips.names), len(layers) > 0)
+        for layer in layers:
+            held &= self._place(layer)[0] >= 0
+        return np.flatnonzero(held)
+
+    def holding(self, keys: Sequence[bytes], layers: Sequence[int]) -> NDArray[np.bool_]:
+        """``(content, layer)``: which layers are held for the contents that `keys` name."""
+        wanted = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, KEY_BYTES)
+        return np.stack([self._cells(layer).find(wanted)[0] >= 0 for layer in layers], axis=1)
+
+    def holds(self, key: bytes, layers: Sequence[int]) -> bool:
+        """Whether all of `layers` are held for the content that `key` names."""
+        return bool(self.holding([key], layers).all()) if layers else True
+
+    def _cells(self, layer: int) -> Cells:
+        return self.catalog.cells_of(layer)
+
+    def _place(self, layer: int) -> tuple[Numbers, Numbers]:
+        """``(clip,)`` segment and row of each clip of the roster, -1 where the layer is not held."""
+        if layer not in self._places:
+            self._places[layer] = self._cells(layer).find(self._clips.keys)
+        return self._places[layer]
+
+    # --- views -------------------------------------------------------------------------------------------------------
+
+    def view(self) -> View:
+        """Name the segments that this feature reads, with a digest that a run can record."""
+        named = [[card.name, card.sha256] for card in self.catalog.cards]
+        digest = hashlib.sha256(canonical_json({"fingerprint": self.fingerprint, "segments": named})).hexdigest()
+        return View(self.name, self.fingerprint, tuple(card.name for card in self.catalog.cards), digest)
+
+    def at(self, view: View) -> Feature:
+        """The same feature with exactly the segments of `view`, whatever was committed since.
+
+        raises: MissingCells if one of them is gone; DamagedStore if one is another than it was
+        """
+        pinned = Feature(self.folder, self.recipe, self._clip_keys, view)
+        if view.fingerprint != self.fingerprint or pinned.view().digest != view.digest:
+            raise DamagedStore(
+                f"{self.folder}: the view {view.digest[:12]} of {view.feature} names other bytes than lie here; "
+                "take a new view of the feature"
             )
-        if strange := [clip for clip in clips if clip not in self._clip_keys]:
+        return pinned
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def read(self, clips: Sequence[str] | None = None, layers: Sequence[int] | None = None) -> NDArray[Any]:
+        """Read features.
+
+        A chunk that is read whole is proved by its checksum; one of which less than a quarter is wanted is mapped, and
+        not proved.
+
+        clips: clip ids, in the order wanted; left out: all of `held(layers)`
+        layers: layer numbers, in the order wanted; left out: all of the feature's
+        returns: ``(clip, layer, dim)`` in the stored dtype
+        raises: MissingCells naming the clips or layers that are not held; DamagedStore if a file is missing or short,
+            or bytes changed on the disk; StoreError if the feature is ragged
+        """
+        if self.ragged:
+            raise StoreError(f"{self.name}: its clips have rows of different number; read it with read_ragged")
+        wanted = list(self.layers if layers is None else layers)
+        return self.read_rows(self.rows_of(clips, wanted), wanted)
+
+    def read_ragged(
+        self, clips: Sequence[str] | None = None, layers: Sequence[int] | None = None
+    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Read a ragged feature (pooling ``tokens``).
+
+        clips, layers: as for `read`
+        returns: values ``(sum of times, layer, dim)`` in the stored dtype, and offsets ``(clip + 1,)`` int64: the rows
+            of clip ``i`` are ``values[offsets[i]:offsets[i + 1]]``
+        raises: as `read`; StoreError if the feature is not ragged
+        """
+        if not self.ragged:
+            raise StoreError(f"{self.name}: every clip has one row of each layer; read it with read")
+        wanted = list(self.layers if layers is None else layers)
+        return self.read_ragged_rows(self.rows_of(clips, wanted), wanted)
+
+    def rows_of(self, clips: Sequence[str] | None, layers: Sequence[int]) -> Numbers:
+        """The roster rows of `clips` (left out: all of `held(layers)`), each of which holds all of `layers`.
+
+        raises: MissingCells
+        """
+        self._refuse_absent_layers(layers)
+        if clips is None:
+            return self._held_rows(layers)
+        position = self._clips.position
+        if strange := [clip for clip in clips if clip not in position]:
             raise MissingCells(
                 f"{self.name}: no {self.recipe.modality} of clip {some(strange)} is in the roster; extract it first"
             )
-        if lacking := [clip for clip in clips if not self.holds(self._clip_keys[clip], layers)]:
+        rows = np.array([position[clip] for clip in clips], dtype=np.int64)
+        lacking = np.zeros(len(rows), dtype=np.bool_)
+        for layer in layers:
+            lacking |= self._place(layer)[0][rows] < 0
+        if lacking.any():
+            names = [clips[row] for row in np.flatnonzero(lacking).tolist()]
             raise MissingCells(
-                f"{self.name}: layers {', '.join(map(str, layers))} are not held for clip {some(lacking)}; "
-                "extract them, or read the ledger for what failed"
+                f"{self.name}: layers {', '.join(map(str, layers))} are not held for clip {some(names)}; "
+                "extract them, or read the ledger for what failed; "
+                f"if this is part of a store, copy the other segments into {self.folder / 'segments'}"
             )
+        return rows
+
+    def _refuse_absent_layers(self, layers: Sequence[int]) -> None:
+        command = f"run emocache extract --encoder {self.recipe.encoder}"
+        if not layers:
+            raise MissingCells(f"{self.name}: holds nothing yet; {command}")
+        if strange := [str(layer) for layer in layers if layer not in self.layers]:
+            raise MissingCells(
+                f"{self.name}: layer {some(strange)} is not held; held: {', '.join(map(str, self.layers)) or 'none'}; "
+                f"{command} --layers {','.join(strange)}, or copy the segments that hold it into "
+                f"{self.folder / 'segments'}"
+            )
+        if not self._clips.names:
+            raise MissingCells(
+                f"{self.name}: the store's roster names no clip with {self.recipe.modality}; copy the folder "
+                f"{self.folder.parent.parent / 'roster'} from where the feature came from, or {command}"
+            )
+
+    def read_rows(self, rows: Numbers, layers: Sequence[int]) -> NDArray[Any]:
+        """`read` by roster rows, as `rows_of` gives them."""
+        plans = [self._plan(layer, *(place[rows] for place in self._place(layer))) for layer in layers]
+        out = np.empty((len(rows), len(layers), self.dim), dtype=self.dtype)
+        for column, parts in enumerate(plans):
+            self._reader.gather(parts, out[:, column])
+        return out
+
+    def read_ragged_rows(self, rows: Numbers, layers: Sequence[int]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """`read_ragged` by roster rows, as `rows_of` gives them."""
+        spans = [self._spans(*(place[rows] for place in self._place(layer))) for layer in layers]
+        lengths = spans[0][2]
+        if any(not np.array_equal(lengths, other) for _, _, other in spans):
+            raise DamagedStore(f"{self.folder}: layers of one clip have different numbers of rows; {REPAIR}")
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        inside = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+        plans = [
+            self._plan(layer, np.repeat(segment, lengths), np.repeat(first, lengths) + inside)
+            for layer, (segment, first, _) in zip(layers, spans, strict=True)
+        ]
+        out = np.empty((int(offsets[-1]), len(layers), self.dim), dtype=self.dtype)
+        for column, parts in enumerate(plans):
+            self._reader.gather(parts, out[:, column])
+        return out, offsets
+
+    @cached_property
+    def _reader(self) -> RowReader:
+        return RowReader(self.catalog)
+
+    def _plan(self, layer: int, segment: Numbers, row: Numbers) -> list[Part]:
+        parts = self._reader.plan(layer, segment, row)
+        for part in parts:
+            layout = part.layout
+            if (layout.shape[-1], layout.dtype) != (self.dim, self.dtype.name) or part.segment.ragged != self.ragged:
+                raise DamagedStore(
+                    f"{part.segment.folder}: values of shape {layout.shape} and dtype {layout.dtype}, the feature has "
+                    f"{self.dim} dimensions of {self.dtype.name}, one row a clip unless pooled as tokens; {REPAIR}"
+                )
+        return parts
+
+    def _spans(self, segment: Numbers, row: Numbers) -> tuple[Numbers, Numbers, Numbers]:
+        """``(clip,)`` each: the segment, the first row of values in it, and the number of rows."""
+        first, length = np.empty_like(row), np.empty_like(row)
+        for number in np.unique(segment):
+            here = segment == number
+            offsets = self._offsets_of(self.catalog.segment(int(number)))
+            first[here] = offsets[row[here]]
+            length[here] = offsets[row[here] + 1] - first[here]
+        return segment, first, length
+
+    def _offsets_of(self, segment: Segment) -> Numbers:
+        if segment.name not in self._offsets:
+            segment.check_files()
+            self._offsets[segment.name] = segment.offsets()
+        return self._offsets[segment.name]
+
+    # --- the ledger --------------------------------------------------------------------------------------------------
 
     def ledger(self) -> dict[str, dict[str, Any]]:
         """What happened to each clip: ``{"status": "ok" | "failed", "stage", "error", "message", "facts"}`` by clip_id.
@@ -164,7 +295,8 @@ class Feature:
         Only clips that were tried are named. A success outweighs every failure; of several failures the newest stands.
         """
         by_key, by_name = self.ledger_rows()
-        found = {clip: by_key[key.hex()] for clip, key in self._clip_keys.items() if key.hex() in by_key}
+        keys = [key.tobytes().hex() for key in self._clips.keys]
+        found = {clip: by_key[key] for clip, key in zip(self._clips.names, keys, strict=True) if key in by_key}
         return {**{clip: row for clip, row in by_name.items() if clip not in found}, **found}
 
     def ledger_rows(self) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
@@ -173,62 +305,11 @@ class Feature:
         by_name: dict[str, dict[str, Any]] = {}
         for segment in self.segments:
             for row in segment.rows("ledger"):
-                book, name = (by_key, row["key"]) if row.get("key") else (by_name, row.get("clip_id", ""))
-                if row["status"] == "ok" or book.get(name, {}).get("status") != "ok":
-                    book[name] = row
+                key, name, status = row.get("key"), row.get("clip_id", ""), row.get("status")
+                known = status in STATUSES and isinstance(row.get("facts", {}), dict)
+                if not (known and isinstance(key, str | None) and isinstance(name, str)):
+                    raise DamagedStore(f"{segment.folder}: a ledger row has no key or status that is known; {REPAIR}")
+                book, entry = (by_key, key) if key else (by_name, name)
+                if status == "ok" or book.get(entry, {}).get("status") != "ok":
+                    book[entry] = row
         return by_key, by_name
-
-
-@dataclass
-class FeatureWriter:
-    """Collects finished cells and commits them as segments: at 256 clips, 8 MB or 30 s, whichever comes first.
-
-    folder: the feature's folder; layers: the layers of every row that is added
-    """
-
-    folder: Path
-    fingerprint: str
-    layers: tuple[int, ...]
-    seconds: float = 0.0
-    """Time spent writing."""
-    _keys: list[bytes] = field(default_factory=list)
-    _values: list[NDArray[Any]] = field(default_factory=list)
-    _ledger: list[dict[str, Any]] = field(default_factory=list)
-    _since: float = field(default_factory=time.monotonic)
-
-    def add(self, key: bytes, values: NDArray[Any], facts: Mapping[str, Any]) -> None:
-        """Add one clip's cells: ``(layer, dim)`` in the stored dtype."""
-        self._keys.append(key)
-        self._values.append(values)
-        self._ledger.append({"key": key.hex(), "status": "ok", "facts": dict(facts)})
-        self._flush_if_due()
-
-    def add_failure(self, row: Mapping[str, Any]) -> None:
-        """Add the ledger row of a clip that failed."""
-        self._ledger.append(dict(row))
-        self._flush_if_due()
-
-    def _flush_if_due(self) -> None:
-        held = sum(value.nbytes for value in self._values)
-        late = time.monotonic() - self._since > FLUSH_SECONDS
-        if len(self._ledger) >= FLUSH_CLIPS or held >= FLUSH_BYTES or late:
-            self.flush()
-
-    def flush(self) -> None:
-        """Commit what is held; when this returns it is on the disk."""
-        started = time.monotonic()
-        if self._ledger:
-            text = np.frombuffer(lines(self._ledger), dtype=np.uint8)
-            arrays: dict[str, tuple[NDArray[Any], Sequence[str]]] = {"ledger": (text, ["byte"])}
-            if self._keys:
-                keys = np.frombuffer(b"".join(self._keys), dtype=np.uint8).reshape(-1, KEY_BYTES)
-                arrays = {
-                    "values": (np.stack(self._values), ["clip", "layer", "dim"]),
-                    "keys": (keys, ["clip", "byte"]),
-                    **arrays,
-                }
-            facts = {"fingerprint": self.fingerprint, "layers": list(self.layers), "rows": len(self._keys)}
-            write_segment(self.folder / "segments", "cells", arrays, facts)
-            self._keys, self._values, self._ledger = [], [], []
-        self._since = time.monotonic()
-        self.seconds += self._since - started

@@ -5,22 +5,23 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emocache.errors import AmbiguousName, DamagedStore, NotAStore, StoreError, UnknownName
-from emocache.spec import Modality, Recipe
-from emocache.store.documents import FORMAT, NAME, group_document, read_group
+from emocache.spec import MODALITIES, Modality, Recipe
+from emocache.store.documents import FORMAT, NAME, check_seal, group_document, read_group, require_plain, sealed
 from emocache.store.feature import Feature
 from emocache.store.files import COMMIT_NAME, create_once, make_folder
-from emocache.store.roster import read_roster
-from emocache.store.segment import ensure_group
+from emocache.store.roster import ClipKeys, clip_keys, read_roster, roster_rows
+from emocache.store.segment import ensure_group, segment_names
 
 if TYPE_CHECKING:
     import zarr
 
 FEATURES = "features"
+STORAGE_DTYPES = ("float32", "float16")
 DEFAULT_STORE = "features.zarr"
 
 
@@ -65,6 +66,7 @@ class Store:
     def __init__(self, path: Path, identity: str) -> None:
         self.path = path
         self.uuid = identity
+        self._clip_keys: dict[Modality, ClipKeys] = {}
 
     def __repr__(self) -> str:
         return f"<Store {self.path}: {len(self.features)} features, {len(self.roster)} clips>"
@@ -84,30 +86,27 @@ class Store:
     def features(self) -> Features:
         """The features by name."""
         folder = self.path / FEATURES
-        entries = sorted(folder.iterdir()) if folder.is_dir() else []
-        named = [entry for entry in entries if NAME.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink()]
+        named = [folder / name for name in segment_names(folder)]
         return Features({f.name: f for f in map(self._open_feature, named) if f is not None}, self.path)
 
     def _open_feature(self, folder: Path) -> Feature | None:
         attributes = read_group(folder)
         if attributes is None:
             return None
-        recipe = Recipe(attributes.get("recipe", {}))
-        try:
-            if attributes.get("fingerprint") != recipe.fingerprint or recipe.feature_name != folder.name:
-                raise DamagedStore(
-                    f"{folder}: its recipe does not give the fingerprint that it is filed under; the recipe was changed"
-                )
-        except (TypeError, KeyError) as error:
-            raise DamagedStore(f"{folder}: holds no recipe: {error}") from error
-        return Feature(folder, recipe, self._keys(recipe.modality))
+        check_seal(attributes, folder)
+        recipe = Recipe(_recipe_fields(attributes, folder))
+        if attributes.get("fingerprint") != recipe.fingerprint or recipe.feature_name != folder.name:
+            raise DamagedStore(
+                f"{folder}: its recipe does not give the fingerprint that it is filed under; the recipe was changed"
+            )
+        return Feature(folder, recipe, partial(self._keys, recipe.modality))
 
-    def _keys(self, modality: Modality) -> dict[str, bytes]:
-        return {
-            clip_id: bytes.fromhex(row["keys"][modality])
-            for clip_id, row in self._roster.items()
-            if modality in row["keys"]
-        }
+    def _keys(self, modality: Modality) -> ClipKeys:
+        """The clips that have `modality`; read once, and without keeping the rows' other columns in memory."""
+        if modality not in self._clip_keys:
+            rows = self._roster.values() if "_roster" in self.__dict__ else roster_rows(self.path)
+            self._clip_keys[modality] = clip_keys(rows, modality)
+        return self._clip_keys[modality]
 
     def add_feature(self, recipe: Recipe, versions: Mapping[str, str]) -> Feature:
         """The feature of `recipe`, made if the store does not have it.
@@ -125,8 +124,8 @@ class Store:
             "recipe": recipe.fields,
             "versions": dict(versions),
         }
-        if not (folder / COMMIT_NAME).exists():
-            create_once(folder / COMMIT_NAME, group_document(attributes))
+        require_plain(folder)
+        create_once(folder / COMMIT_NAME, group_document(sealed(attributes)))
         ensure_group(folder / "segments")
         feature = self._open_feature(folder)
         if feature is None:
@@ -138,6 +137,22 @@ class Store:
         import zarr
 
         return zarr.open_group(self.path, mode="r")
+
+
+def _recipe_fields(attributes: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
+    """The recipe of a feature's document.
+
+    raises: DamagedStore if it lacks what a reader relies on
+    """
+    fields = attributes.get("recipe")
+    if (
+        not isinstance(fields, dict)
+        or not all(isinstance(fields.get(name), str) for name in ("encoder", "pooling"))
+        or fields.get("modality") not in MODALITIES
+        or fields.get("storage_dtype") not in STORAGE_DTYPES
+    ):
+        raise DamagedStore(f"{folder}: holds no recipe: encoder, modality, pooling and storage_dtype must be named")
+    return fields
 
 
 def open_store(path: str | Path | None = None) -> Store:
@@ -161,6 +176,7 @@ def open_store(path: str | Path | None = None) -> Store:
             f"{folder}: needs a reader of format {attributes.get('min_reader')}, this emocache reads format {FORMAT}; "
             "update emocache"
         )
+    check_seal(attributes, folder)
     return Store(folder, str(attributes.get("uuid", "")))
 
 
@@ -191,10 +207,8 @@ def open_or_make_store(path: str | Path | None = None) -> Store:
     raises: as `find_store`; OSError if the disk refuses
     """
     folder = Path(default_store() if path is None else path)
-    found = find_store(folder)
-    if found is not None:
-        return found
+    find_store(folder)
     make_folder(folder)
     attributes = {"format": FORMAT, "min_reader": FORMAT, "uuid": str(uuid.uuid4())}
-    create_once(folder / COMMIT_NAME, group_document(attributes))
+    create_once(folder / COMMIT_NAME, group_document(sealed(attributes)))
     return open_store(folder)

@@ -20,6 +20,8 @@ from hypothesis import strategies as st
 from emocache.errors import AmbiguousName, DamagedStore, MissingCells, NotAStore, StoreError, UnknownName
 from emocache.spec import Recipe
 from emocache.store import Feature, FeatureWriter, Store, open_or_make_store, open_store, write_roster
+from emocache.store.documents import group_document, sealed
+from emocache.store.segment import open_segment
 
 DIM = 5
 
@@ -151,13 +153,14 @@ def test_a_segment_without_its_document_is_not_there(filled: Store) -> None:
     assert len(fresh.segments) == 2
 
 
-@pytest.mark.parametrize("edit", [b'"rows": 3', b'"rows": 2 '])
+@pytest.mark.parametrize("edit", [b'"rows":3', b'"rows":2 ', b'"rows":', b""])
 def test_a_manifest_that_was_edited_or_torn_is_not_committed(filled: Store, edit: bytes) -> None:
     newest = max(filled.path.glob("features/*/segments/*/zarr.json"))
     whole = newest.read_bytes()
-    newest.write_bytes(whole.replace(b'"rows": 2', edit))
-    expected = 2 if edit.endswith(b" ") else 1  # white space is not content
-    assert len(open_store(filled.path).features["prosody"].segments) == expected
+    newest.write_bytes(whole.replace(b'"rows":2', edit) if edit else whole[: len(whole) // 2])
+    assert len(open_store(filled.path).features["prosody"].segments) == 1
+    with pytest.raises(DamagedStore, match=r"zarr\.json: (not strict JSON|its sha256 is not that|not the bytes that)"):
+        open_segment(newest.parent, strict=True)
 
 
 @pytest.mark.parametrize("file", ["values/c.0.0.0", "values/c.0.1.0", "keys/c.0.0", "ledger/c.0"])
@@ -168,10 +171,16 @@ def test_a_missing_or_shortened_file_is_named_and_never_read_as_fill_values(fill
     with pytest.raises(
         DamagedStore, match=rf"{file}: {len(whole) - 1} bytes found, {len(whole)} expected; copy the store again"
     ):
-        _ = open_store(filled.path).features["prosody"].clips
+        read_all(filled.path)
     chunk.unlink()
     with pytest.raises(DamagedStore, match=rf"{file}: missing, {len(whole)} bytes expected"):
-        _ = open_store(filled.path).features["prosody"].clips
+        read_all(filled.path)
+
+
+def read_all(path: Path) -> None:
+    feature = open_store(path).features["prosody"]
+    feature.read()
+    feature.ledger()
 
 
 def test_every_flipped_byte_of_the_values_is_found_when_they_are_read(filled: Store) -> None:
@@ -221,7 +230,11 @@ def test_a_segment_of_another_feature_is_refused(filled: Store) -> None:
 
 def test_a_recipe_that_was_edited_no_longer_fits_its_folder(filled: Store) -> None:
     document = filled.features["prosody"].folder / "zarr.json"
-    document.write_text(document.read_text().replace('"pooling": "mean"', '"pooling": "stats7"'))
+    document.write_text(document.read_text().replace('"pooling":"mean"', '"pooling":"stats7"'))
+    with pytest.raises(DamagedStore, match=r"its sha256 is not that of its content; the document was changed"):
+        _ = open_store(filled.path).features
+    attributes = json.loads(document.read_text())["attributes"]["emocache"]
+    document.write_bytes(group_document(sealed({**attributes, "sha256": ""})))
     with pytest.raises(DamagedStore, match="the recipe was changed"):
         _ = open_store(filled.path).features
 
@@ -235,7 +248,7 @@ def test_no_store_a_foreign_group_and_a_newer_format_are_told_apart(tmp_path: Pa
     with pytest.raises(NotAStore, match=r"not an emocache store \(no attributes\.emocache\)"):
         open_store(tmp_path / "foreign.zarr")
     newer = open_or_make_store(tmp_path / "newer.zarr").path / "zarr.json"
-    newer.write_text(newer.read_text().replace('"min_reader": 1', '"min_reader": 2'))
+    newer.write_bytes(group_document(sealed({"format": 2, "min_reader": 2, "uuid": "x"})))
     with pytest.raises(NotAStore, match="needs a reader of format 2, this emocache reads format 1; update emocache"):
         open_store(newer.parent)
 

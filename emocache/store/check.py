@@ -1,0 +1,86 @@
+"""One segment, held against its manifest: every file, every byte."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from emocache.errors import DamagedStore
+from emocache.store.files import COMMIT_NAME
+from emocache.store.segment import REPAIR, Segment, open_segment
+
+
+@dataclass
+class SegmentCheck:
+    """What a look at one segment found.
+
+    segment: None if it is not committed, or its document is damaged
+    faults: file or array (relative to the segment) to what is wrong with it
+    unreadable: the disk or its permissions refused: what lies there may be whole
+    bytes: how many were looked at
+    """
+
+    folder: Path
+    segment: Segment | None = None
+    faults: dict[str, str] = field(default_factory=dict)
+    unreadable: bool = False
+    bytes: int = 0
+
+    def add(self, name: str, error: DamagedStore | OSError) -> None:
+        """Note a fault, without the place and the advice that the list of findings gives itself."""
+        self.unreadable |= not isinstance(error, DamagedStore)
+        text = str(error) if isinstance(error, DamagedStore) else f"cannot be read: {error.strerror or error}"
+        self.faults[name] = text.removeprefix(f"{self.folder / name}: ").removesuffix(f"; {REPAIR}")
+
+    @property
+    def committed(self) -> bool:
+        """Whether there is a document, good or damaged."""
+        return self.segment is not None or bool(self.faults)
+
+
+def check_segment(folder: Path, fingerprint: str | None, *, quick: bool) -> SegmentCheck:
+    """Hold a segment against its manifest.
+
+    fingerprint: that of the feature it lies in; None for the roster
+    quick: only whether the files are there and have their length; otherwise every byte is read
+    """
+    found = SegmentCheck(folder)
+    try:
+        found.segment = open_segment(folder, strict=True)
+    except (DamagedStore, OSError) as error:
+        found.add(COMMIT_NAME, error)
+    if found.segment is None:
+        return found
+    segment = found.segment
+    if segment.manifest.get("fingerprint") != fingerprint:
+        found.faults[COMMIT_NAME] = "belongs to another feature: its fingerprint is not that of this one"
+    look = segment.check_file if quick else segment.prove_file
+    for file, (length, _) in segment.manifest["files"].items():
+        try:
+            look(file)
+            found.bytes += length
+        except (DamagedStore, OSError) as error:
+            found.add(file, error)
+    if not (quick or found.faults):
+        _check_content(segment, found)
+    return found
+
+
+def _check_content(segment: Segment, found: SegmentCheck) -> None:
+    """What every byte being right does not prove: lines that are JSON, keys that differ, offsets that rise."""
+    for array in ("ledger", "rows", "segments"):
+        try:
+            segment.rows(array)
+        except DamagedStore as error:
+            found.add(array, error)
+    if segment.manifest["kind"] != "cells" or "keys" not in segment.arrays:
+        return
+    keys = segment.read("keys")
+    if len(np.unique(keys.view("V32"))) != len(keys):
+        found.faults["keys"] = "name a content twice"
+    if "offsets" in segment.arrays:
+        offsets = segment.read("offsets")
+        if offsets[0] != 0 or offsets[-1] != segment.arrays["values"].shape[0] or (np.diff(offsets) < 0).any():
+            found.faults["offsets"] = "do not cut the values into clips"

@@ -1,0 +1,163 @@
+"""A feature as one plain array: for tools that know NumPy or Zarr, and nothing of emocache."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emocache.errors import BadOption, MissingCells, StoreError
+from emocache.spec import bytes_text, layers_text, parse_layers
+from emocache.store.feature import Feature
+from emocache.store.store import open_store
+from emocache.store.table import counted
+
+BLOCK_BYTES = 64 * 2**20
+"""How much is in memory at a time."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """One array that was written. clips: the ids of its rows, in order; left_out: clips that lack one of the layers."""
+
+    path: Path
+    shape: tuple[int, int, int]
+    dtype: str
+    layers: tuple[int, ...]
+    clips: tuple[str, ...]
+    left_out: int
+
+    def __str__(self) -> str:
+        size = bytes_text(float(np.prod(self.shape, dtype=np.float64)) * np.dtype(self.dtype).itemsize)
+        rows, layers, dim = self.shape
+        which = f"{counted(layers, 'layer')} ({layers_text(sorted(self.layers))})"
+        text = f"{self.path}: {counted(rows, 'clip')}, {which}, {dim:,} numbers each, {self.dtype}, {size}"
+        if self.left_out:
+            text += f"\n{self.left_out} clips do not have all of these layers and are left out"
+        return text
+
+
+def export_array(
+    feature: str,
+    out: str | Path,
+    *,
+    layers: str | Sequence[int] | None = None,
+    clips: Sequence[str] | None = None,
+    store: str | Path | None = None,
+) -> Export:
+    """Write a feature as one plain array ``(clip, layer, dim)`` in the stored dtype.
+
+    out: ``X.npy``, beside which ``X.json`` names the rows, or ``X.zarr``, whose attributes name them; must be new
+    layers: as in ``16-21``, or numbers in the order wanted; left out: all that are held
+    clips: ids in the order wanted; left out: all that hold the layers, in roster order
+    raises: BadOption for any other suffix; StoreError if `out` is there; MissingCells; DamagedStore
+    """
+    target = Path(out)
+    write = _WRITERS.get(target.suffix)
+    if write is None:
+        raise BadOption(
+            f"--out {target}: cannot tell the format from {target.suffix!r}; name a .npy file or a .zarr array"
+        )
+    found = open_store(store).features[feature]
+    if not found.layers:
+        raise MissingCells(f"{found.name}: holds nothing yet; run emocache extract --encoder {found.recipe.encoder}")
+    wanted = _layers(layers, found)
+    named = found.held(wanted) if clips is None else list(clips)
+    if not named:
+        raise MissingCells(
+            f"{found.name}: no clip holds all of the layers {layers_text(wanted)}; held: {layers_text(found.layers)}"
+        )
+    shape = (len(named), len(wanted), found.dim)
+    about = {
+        "feature": found.name,
+        "fingerprint": found.fingerprint,
+        "recipe": dict(found.recipe.fields),
+        "layers": list(wanted),
+        "clips": named,
+    }
+    for path in (target, target.with_suffix(".json")) if target.suffix == ".npy" else (target,):
+        if path.exists():
+            raise StoreError(f"{path}: is there already; export to a new name, or remove it first")
+    try:
+        write(target, shape, found.dtype, about, _blocks(found, named, wanted))
+    except OSError as error:
+        raise StoreError(f"{target}: cannot be written: {error.strerror or error}; nothing was left there") from error
+    left_out = len(found.clips) - len(named) if clips is None else 0
+    return Export(target, shape, found.dtype.name, wanted, tuple(named), left_out)
+
+
+def _layers(layers: str | Sequence[int] | None, feature: Feature) -> tuple[int, ...]:
+    if layers is None or layers == "all":
+        return feature.layers
+    return parse_layers(layers, max(feature.layers)) if isinstance(layers, str) else tuple(layers)
+
+
+def _blocks(feature: Feature, clips: list[str], layers: Sequence[int]) -> Iterator[tuple[int, NDArray[Any]]]:
+    """The array in pieces: (first row, rows)."""
+    step = max(1, BLOCK_BYTES // max(1, len(layers) * feature.dim * feature.dtype.itemsize))
+    for first in range(0, len(clips), step):
+        yield first, feature.read(clips[first : first + step], layers)
+
+
+def _write_npy(
+    path: Path,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    about: Mapping[str, Any],
+    blocks: Iterator[tuple[int, NDArray[Any]]],
+) -> None:
+    with _whole(path) as array_path, _whole(path.with_suffix(".json")) as about_path:
+        mapped = np.lib.format.open_memmap(array_path, mode="w+", dtype=dtype, shape=shape)
+        for first, rows in blocks:
+            mapped[first : first + len(rows)] = rows
+        mapped.flush()
+        about_path.write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _write_zarr(
+    path: Path,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    about: Mapping[str, Any],
+    blocks: Iterator[tuple[int, NDArray[Any]]],
+) -> None:
+    import zarr
+
+    with _whole(path) as waiting:
+        rows_per_chunk = max(1, min(shape[0], 16 * 2**20 // max(1, shape[2] * dtype.itemsize)))
+        array = zarr.create_array(
+            waiting,
+            shape=shape,
+            dtype=dtype,
+            chunks=(rows_per_chunk, 1, shape[2]),
+            dimension_names=["clip", "layer", "dim"],
+            attributes=dict(about),
+            compressors=None,
+        )
+        for first, rows in blocks:
+            array[first : first + len(rows)] = rows
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A name to write under, which becomes `path` when all went well and is removed when not."""
+    waiting = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield waiting
+        waiting.rename(path)
+    finally:
+        if waiting.is_dir():
+            shutil.rmtree(waiting)
+        else:
+            waiting.unlink(missing_ok=True)
+
+
+_WRITERS = {".npy": _write_npy, ".zarr": _write_zarr}

@@ -1,0 +1,86 @@
+"""Look-up of 32-byte keys in sorted arrays: millions of cells without a Python object for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+Keys = NDArray[np.uint8]
+"""``(n, 32)``: one key a row."""
+
+
+def prefixes(keys: Keys) -> NDArray[np.uint64]:
+    """The first eight bytes of each key, as numbers that sort as the keys do."""
+    return np.ascontiguousarray(keys[:, :8]).view(">u8").reshape(-1).astype(np.uint64)
+
+
+def _as_bytes(keys: Keys) -> NDArray[np.bytes_]:
+    """The keys as fixed-width byte strings, which numpy compares as a whole."""
+    return np.ascontiguousarray(keys).view("S32").reshape(-1)
+
+
+def key_order(keys: Keys) -> NDArray[np.int64]:
+    """The order that sorts the keys; equal keys stay in the order in which they came."""
+    first = prefixes(keys)
+    order = np.argsort(first, kind="stable")
+    ties = first[order[1:]] == first[order[:-1]]
+    if ties.any():  # content digests hardly ever share a prefix unless they are equal
+        tied = np.flatnonzero(np.concatenate([[False], ties]) | np.concatenate([ties, [False]]))
+        whole = _as_bytes(keys[order[tied]])
+        order[tied] = order[tied][np.argsort(whole, kind="stable")]
+    return order
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Where contents lie: sorted keys and, beside each, a segment's number and a row in it.
+
+    keys: ``(n, 32)`` uint8, sorted; of equal keys the lowest segment comes first
+    segment, row: ``(n,)`` int64
+    """
+
+    keys: Keys
+    segment: NDArray[np.int64]
+    row: NDArray[np.int64]
+
+    @cached_property
+    def _prefixes(self) -> NDArray[np.uint64]:
+        return prefixes(self.keys)
+
+    def find(self, keys: Keys) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """``(n,)`` segment and row of the first cell of each key; -1 where there is none."""
+        if not len(self.keys):
+            return np.full(len(keys), -1, dtype=np.int64), np.full(len(keys), -1, dtype=np.int64)
+        place = self._first_place(keys)
+        held = place >= 0
+        return np.where(held, self.segment[place], -1), np.where(held, self.row[place], -1)
+
+    def _first_place(self, keys: Keys) -> NDArray[np.int64]:
+        wanted = prefixes(keys)
+        place = np.searchsorted(self._prefixes, wanted)
+        np.minimum(place, len(self.keys) - 1, out=place)
+        found = (self.keys[place] == keys).all(axis=1)
+        shared = np.flatnonzero(~found & (self._prefixes[place] == wanted))
+        if len(shared):
+            place[shared] = np.searchsorted(_as_bytes(self.keys), _as_bytes(keys[shared]))
+            np.minimum(place, len(self.keys) - 1, out=place)
+            found[shared] = (self.keys[place[shared]] == keys[shared]).all(axis=1)
+        place[~found] = -1
+        return place
+
+    def only(self, keep: NDArray[np.bool_]) -> Cells:
+        """The cells in the segments for which `keep` ``(segment,)`` says so."""
+        if keep.all():
+            return self
+        chosen = keep[self.segment]
+        return Cells(self.keys[chosen], self.segment[chosen], self.row[chosen])
+
+
+def sorted_cells(keys: Keys, segment: NDArray[np.int64], row: NDArray[np.int64]) -> Cells:
+    """Sort cells by key, then by segment."""
+    by_segment = np.argsort(segment, kind="stable")
+    order = by_segment[key_order(keys[by_segment])]
+    return Cells(keys[order], segment[order], row[order])

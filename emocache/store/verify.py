@@ -1,0 +1,252 @@
+"""Check a store: every file, every byte, every duplicate; and drop what is damaged, if asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from emocache.errors import DamagedStore, some
+from emocache.spec import Recipe, bytes_text
+from emocache.store.check import SegmentCheck, check_segment
+from emocache.store.documents import NAME, check_seal, group_document, read_group
+from emocache.store.duplicates import overlaps
+from emocache.store.files import COMMIT_NAME, folder_names, read_file
+from emocache.store.progress import Progress
+from emocache.store.removal import remove_segment
+from emocache.store.repair import repair_segment
+from emocache.store.roster import FOLDER as ROSTER
+from emocache.store.segment import Segment, ensure_group, segment_names
+from emocache.store.store import FEATURES, Store, open_store
+from emocache.store.table import counted
+
+INDEX = "index"
+SEGMENTS = "segments"
+
+
+@dataclass
+class Finding:
+    """One thing that was found. place: relative to the store; repaired: what was done about it, if anything."""
+
+    place: str
+    what: str
+    repaired: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.what}" + (f"\n         {self.repaired}" if self.repaired else "")
+
+
+@dataclass
+class Findings:
+    """What a check found.
+
+    faults: what is damaged; notes: what is worth knowing and harms nothing
+    segments, bytes: how much was looked at; resumed: segments that an interrupted check had proved before
+    """
+
+    store: Path
+    quick: bool
+    repair: bool
+    segments: int = 0
+    bytes: int = 0
+    resumed: int = 0
+    faults: list[Finding] = field(default_factory=list)
+    notes: list[Finding] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        how = "files and lengths" if self.quick else "every byte"
+        lines = [f"{self.store}: {counted(self.segments, 'segment')}, {bytes_text(self.bytes)}, {how} checked"]
+        if self.resumed:
+            lines.append(f"{counted(self.resumed, 'segment')} had been proved by a check that was interrupted")
+        lines += [f"note   {note}" for note in self.notes]
+        lines += [f"FAULT  {fault}" for fault in self.faults]
+        lines.append(self._verdict())
+        return "\n".join(lines)
+
+    def _verdict(self) -> str:
+        if not self.faults:
+            return "no fault found"
+        found = f"{counted(len(self.faults), 'fault')} found"
+        if not self.repair:
+            return f"{found}; --repair drops what is damaged, then emocache extract computes it again"
+        if all(fault.repaired for fault in self.faults):
+            return f"{found} and repaired; emocache extract computes again what was dropped"
+        return f"{found}, not all of them repaired"
+
+
+def verify_store(store: str | Path | None = None, *, quick: bool = False, repair: bool = False) -> Findings:
+    """Check a whole store.
+
+    quick: only whether every file is there and has its length; otherwise every byte is held against its checksum, and
+        cells that two segments hold against each other. A full check that was interrupted goes on where it stopped.
+    repair: drop what is damaged, so that `extract_features` computes it again; what is whole is kept
+    returns: the findings; the store is sound if `faults` is empty
+    raises: NotAStore; DamagedStore if the stamp itself is damaged
+    """
+    return _Check(open_store(store), quick=quick, repair=repair).run()
+
+
+class _Check:
+    """One check of one store."""
+
+    def __init__(self, store: Store, *, quick: bool, repair: bool) -> None:
+        self._root = store.path
+        self._progress = None if quick else Progress(store.path, store.uuid)
+        self._found = Findings(store.path, quick, repair)
+
+    def run(self) -> Findings:
+        finished = False
+        try:
+            bar: tqdm[Any] = tqdm(unit="B", unit_scale=True, desc="verify", disable=None)
+            with bar:
+                self._look_at_all(bar)
+            finished = True
+        finally:
+            if self._progress is not None:
+                self._progress.close(finished=finished)
+        return self._found
+
+    def _look_at_all(self, bar: tqdm[Any]) -> None:
+        self._plain_group(self._root / ROSTER)
+        self._segments(self._root / ROSTER, None, bar)
+        self._plain_group(self._root / FEATURES)
+        for name in folder_names(self._root / FEATURES):
+            if NAME.fullmatch(name):
+                self._feature(self._root / FEATURES / name, bar)
+
+    def _feature(self, folder: Path, bar: tqdm[Any]) -> None:
+        fingerprint = self._fingerprint(folder)
+        if fingerprint is None:
+            return
+        self._plain_group(folder / SEGMENTS)
+        checks = self._segments(folder / SEGMENTS, fingerprint, bar)
+        if (folder / INDEX).exists():
+            self._plain_group(folder / INDEX)
+            self._index(checks, self._segments(folder / INDEX, fingerprint, bar))
+        if not self._found.quick:
+            self._duplicates(folder, [check.segment for check in checks if check.segment and not check.faults])
+
+    def _fingerprint(self, folder: Path) -> str | None:
+        """That of the feature in `folder`, or None if its document is not to be believed."""
+        try:
+            attributes = read_group(folder)
+            if attributes is None:
+                self._note(
+                    folder, f"no {COMMIT_NAME}: a feature that is being made, or lost its document; extract mends it"
+                )
+                return None
+            check_seal(attributes, folder)
+            recipe = Recipe(attributes["recipe"])
+            if (recipe.fingerprint, recipe.feature_name) == (attributes["fingerprint"], folder.name):
+                return recipe.fingerprint
+            what = "its recipe does not give the fingerprint and the name that it is filed under"
+        except (DamagedStore, OSError, KeyError, TypeError, AttributeError) as error:
+            what = str(error).removeprefix(f"{folder / COMMIT_NAME}: ")
+        fault = self._fault(folder / COMMIT_NAME, what)
+        if self._found.repair:
+            (folder / COMMIT_NAME).unlink()
+            fault.repaired = "deleted; emocache extract with the same settings writes it again, its segments are kept"
+        return None
+
+    def _plain_group(self, folder: Path) -> None:
+        """A folder that leads to segments is a Zarr group without attributes."""
+        if not folder.exists():
+            return
+        try:
+            data = read_file(folder / COMMIT_NAME, 10_000)
+            what = "" if data == group_document({}) else "not the bytes of a plain group"
+        except (DamagedStore, OSError) as error:
+            what = "missing" if isinstance(error, FileNotFoundError) else str(error)
+        if not what:
+            return
+        fault = self._fault(folder / COMMIT_NAME, what)
+        if self._found.repair:
+            (folder / COMMIT_NAME).unlink(missing_ok=True)
+            ensure_group(folder)
+            fault.repaired = "written again"
+
+    def _segments(self, parent: Path, fingerprint: str | None, bar: tqdm[Any]) -> list[SegmentCheck]:
+        checks = []
+        for name in segment_names(parent):
+            check = self._segment(parent / name, fingerprint)
+            bar.update(check.bytes)
+            checks.append(check)
+        return checks
+
+    def _segment(self, folder: Path, fingerprint: str | None) -> SegmentCheck:
+        check = check_segment(folder, fingerprint, quick=True)
+        self._found.segments += check.committed
+        if not check.committed:
+            self._note(folder, "not committed: it is being written, its writer died, or its zarr.json was lost; see gc")
+            return check
+        if self._progress is not None and check.segment is not None and not check.faults:
+            check = self._prove(check.segment, fingerprint, self._progress)
+        self._found.bytes += check.bytes
+        faults = [self._fault(folder / file, what) for file, what in check.faults.items()]
+        if faults and self._found.repair:
+            self._repair(check, fingerprint, faults)
+        return check
+
+    def _repair(self, check: SegmentCheck, fingerprint: str | None, faults: list[Finding]) -> None:
+        if self._found.quick:  # what is kept must be proved
+            check = check_segment(check.folder, fingerprint, quick=False)
+        if check.unreadable:
+            return
+        faults[0].repaired = repair_segment(check)
+        for fault in faults[1:]:
+            fault.repaired = "with the one above"
+
+    def _prove(self, segment: Segment, fingerprint: str | None, progress: Progress) -> SegmentCheck:
+        """Read every byte, unless an interrupted check did."""
+        mark = f"{segment.folder.relative_to(self._root)} {segment.manifest['sha256']}"
+        if progress.holds(mark):
+            self._found.resumed += 1
+            return SegmentCheck(segment.folder, segment)
+        check = check_segment(segment.folder, fingerprint, quick=False)
+        if not check.faults:
+            progress.add(mark)
+        return check
+
+    def _index(self, cells: list[SegmentCheck], snapshots: list[SegmentCheck]) -> None:
+        """A snapshot names every segment that it covers: one that is gone without a successor was lost."""
+        there = {check.folder.name for check in cells if check.committed}
+        superseded = {name for check in cells if check.segment for name in check.segment.manifest["supersedes"]}
+        for check in snapshots:
+            if check.segment is None or check.faults:
+                continue
+            named = {str(row.get("name")) for row in check.segment.rows("segments")}
+            if lost := sorted(named - there - superseded):
+                fault = self._fault(check.folder, f"names segments that are gone: {some(lost)}")
+                if self._found.repair:
+                    remove_segment(check.folder)
+                    fault.repaired = "the snapshot is deleted; emocache extract computes again what is missing"
+
+    def _duplicates(self, feature: Path, segments: list[Segment]) -> None:
+        superseded = {name for segment in segments for name in segment.manifest["supersedes"]}
+        live = [segment for segment in segments if segment.name not in superseded]
+        twice = 0
+        for both in overlaps(live):
+            twice += both.cells - both.differing
+            if both.differing:
+                self._disagree(feature, both.first, both.second, both.differing, both.largest)
+        if twice:
+            self._note(
+                feature, f"{counted(twice, 'cell')} held twice, with the same numbers; emocache compact keeps one"
+            )
+
+    def _disagree(self, feature: Path, first: str, second: str, cells: int, largest: float) -> None:
+        self._fault(
+            feature / SEGMENTS / second,
+            f"{counted(cells, 'cell')} other than in {first}, which counts (largest difference {largest:.3g}): "
+            "computed on other hardware or with other libraries; emocache compact keeps the one that counts",
+        )
+
+    def _fault(self, place: Path, what: str) -> Finding:
+        finding = Finding(str(place.relative_to(self._root)), what)
+        self._found.faults.append(finding)
+        return finding
+
+    def _note(self, place: Path, what: str) -> None:
+        self._found.notes.append(Finding(str(place.relative_to(self._root)), what))

@@ -1,0 +1,96 @@
+"""Collecting finished cells into segments."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emocache.errors import StoreError
+from emocache.store.documents import lines
+from emocache.store.parser import KEY_BYTES
+from emocache.store.segment import write_segment
+
+FLUSH_CLIPS = 256
+FLUSH_BYTES = 8 * 2**20
+FLUSH_SECONDS = 30.0
+
+
+@dataclass
+class FeatureWriter:
+    """Collects finished cells and commits them as segments: at 256 clips, 8 MB or 30 s, whichever comes first.
+
+    folder: the feature's folder; layers: the layers of every row that is added
+    """
+
+    folder: Path
+    fingerprint: str
+    layers: tuple[int, ...]
+    seconds: float = 0.0
+    """Time spent writing."""
+    _keys: list[bytes] = field(default_factory=list)
+    _values: list[NDArray[Any]] = field(default_factory=list)
+    _ledger: list[dict[str, Any]] = field(default_factory=list)
+    _since: float = field(default_factory=time.monotonic)
+
+    def add(self, key: bytes, values: NDArray[Any], facts: Mapping[str, Any]) -> None:
+        """Add one clip's cells in the stored dtype: ``(layer, dim)``, or ``(time, layer, dim)`` of a ragged feature.
+
+        raises: StoreError if the shape does not fit the layers, or the rows added before
+        """
+        self._check(key, values)
+        self._keys.append(key)
+        self._values.append(values)
+        self._ledger.append({"key": key.hex(), "status": "ok", "facts": dict(facts)})
+        self._flush_if_due()
+
+    def _check(self, key: bytes, values: NDArray[Any]) -> None:
+        shape = values.shape
+        if len(key) != KEY_BYTES or len(shape) not in {2, 3} or shape[-2] != len(self.layers) or 0 in shape:
+            raise StoreError(
+                f"{self.folder.name}: cells of shape {shape} under a key of {len(key)} bytes, expected "
+                f"({len(self.layers)} layers, dim) or (time, {len(self.layers)} layers, dim) and 32 bytes"
+            )
+        before = self._values[0] if self._values else values
+        if (before.ndim, before.shape[-1], before.dtype) != (values.ndim, shape[-1], values.dtype):
+            raise StoreError(
+                f"{self.folder.name}: cells of shape {shape} and dtype {values.dtype} behind cells of shape "
+                f"{before.shape} and dtype {before.dtype}; all clips of a feature have one dim and dtype"
+            )
+
+    def add_failure(self, row: Mapping[str, Any]) -> None:
+        """Add the ledger row of a clip that failed."""
+        self._ledger.append(dict(row))
+        self._flush_if_due()
+
+    def _flush_if_due(self) -> None:
+        held = sum(value.nbytes for value in self._values)
+        late = time.monotonic() - self._since > FLUSH_SECONDS
+        if len(self._ledger) >= FLUSH_CLIPS or held >= FLUSH_BYTES or late:
+            self.flush()
+
+    def flush(self) -> None:
+        """Commit what is held; when this returns it is on the disk."""
+        started = time.monotonic()
+        if self._ledger:
+            facts = {"fingerprint": self.fingerprint, "layers": list(self.layers), "rows": len(self._keys)}
+            write_segment(self.folder / "segments", "cells", self._arrays(), facts)
+            self._keys, self._values, self._ledger = [], [], []
+        self._since = time.monotonic()
+        self.seconds += self._since - started
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        ledger = np.frombuffer(lines(self._ledger), dtype=np.uint8)
+        if not self._keys:
+            return {"ledger": ledger}
+        keys = np.frombuffer(b"".join(self._keys), dtype=np.uint8).reshape(-1, KEY_BYTES)
+        if self._values[0].ndim == 2:
+            return {"values": np.stack(self._values), "keys": keys, "ledger": ledger}
+        lengths = [len(value) for value in self._values]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        return {"values": np.concatenate(self._values), "keys": keys, "offsets": offsets, "ledger": ledger}
