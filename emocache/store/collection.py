@@ -25,10 +25,11 @@ UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 class Collected:
     """What was deleted (or would be): reason to the places, relative to the store.
 
-    spared: how many could go, but are too young
+    spared: how many could go, but are younger than `older_than`
     """
 
     store: Path
+    older_than: str
     dry_run: bool
     deleted: dict[str, list[str]] = field(default_factory=dict)
     bytes: int = 0
@@ -40,7 +41,7 @@ class Collected:
         if self.dry_run:
             texts += [f"  {place}" for places in self.deleted.values() for place in places]
         if self.spared:
-            texts.append(f"{self.spared:,} more can go when they are older")
+            texts.append(f"{self.spared:,} more can go when they are older than {self.older_than}")
         size = f"{bytes_text(self.bytes)} {'would be ' if self.dry_run else ''}freed"
         return "\n".join([*texts, f"{self.store}: {size if texts else 'nothing to delete'}"])
 
@@ -53,9 +54,9 @@ def collect_garbage(store: str | Path | None = None, *, older_than: str = "7d", 
     dry_run: say what would go, and delete nothing
     raises: BadOption for an age that cannot be read; NotAStore
     """
-    opened = open_store(store)
     before_ms = time.time_ns() // 1_000_000 - parse_age(older_than) * 1_000
-    sweep = _Sweep(Collected(opened.path, dry_run), before_ms)
+    opened = open_store(store)
+    sweep = _Sweep(Collected(opened.path, older_than, dry_run), before_ms)
     sweep.strays(opened.path, opened.path / FEATURES)
     sweep.folder(opened.path / ROSTER)
     for feature in opened.features.values():

@@ -124,7 +124,11 @@ class _Check:
         if (folder / INDEX).exists():
             self._plain_group(folder / INDEX)
             snapshots = self._segments(folder / INDEX, fingerprint, bar)
-            self._index(fingerprint, checks, [check for check in snapshots if check.segment and not check.faults])
+            if self._found.repair and any(check.faults for check in checks):
+                for check in snapshots:  # derived, and now they name what was dropped
+                    remove_segment(check.folder)
+            else:
+                self._index(fingerprint, checks, [check for check in snapshots if check.segment and not check.faults])
         if not self._found.quick:
             self._duplicates(folder, [check.segment for check in checks if check.segment and not check.faults])
 

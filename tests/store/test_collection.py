@@ -41,7 +41,7 @@ def test_superseded_segments_go_and_every_cell_stays(store: Path) -> None:
 def test_what_is_younger_than_asked_is_spared(store: Path) -> None:
     done = collect_garbage(store, older_than="1h")
     assert (done.deleted, done.spared) == ({}, 6)
-    assert str(done) == f"6 more can go when they are older\n{store}: 0 B freed"
+    assert str(done) == f"6 more can go when they are older than 1h\n{store}: 0 B freed"
     assert len(segments(store)) == 4
 
 

@@ -130,6 +130,17 @@ def test_a_damaged_chunk_costs_its_own_cells_and_no_others(store: Path) -> None:
     assert stand_in(store).ledger()["c5"]["status"] == "failed"
 
 
+def test_snapshots_that_name_what_a_repair_dropped_go_with_it(store: Path) -> None:
+    feature = stand_in(store)
+    write_snapshot(feature.folder, feature.fingerprint)
+    chunk = segments(store)[0] / "values" / "c.0.0.0"
+    chunk.unlink()
+    assert len(verify_store(store, repair=True).faults) == 1
+    assert not verify_store(store).faults
+    assert not list(feature.folder.glob("index/*-*"))
+    assert len(cells(store)) == 6
+
+
 def test_in_a_segment_of_several_chunks_only_the_rows_of_the_damaged_one_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
