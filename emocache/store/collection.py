@@ -125,11 +125,14 @@ def _garbage(parent: Path) -> Iterator[_Piece]:
     """What no reader needs of some segments, lowest name first: what others superseded goes before those others."""
     committed = read_segments(parent)
     yield from _unfinished(parent, committed)
+    since_ms: dict[str, int] = {}
+    for heir in committed:
+        if heir.manifest["supersedes"] and _is_whole(heir):
+            at_ms = int(heir.manifest["made"]["at_ms"])
+            since_ms |= {name: min(at_ms, since_ms.get(name, at_ms)) for name in heir.manifest["supersedes"]}
     for segment in committed:
-        heirs = [other for other in committed if segment.name in other.manifest["supersedes"] and _is_whole(other)]
-        if heirs:
-            since_ms = min(int(heir.manifest["made"]["at_ms"]) for heir in heirs)
-            yield _Piece(segment.folder, "superseded by larger ones", since_ms)
+        if segment.name in since_ms:
+            yield _Piece(segment.folder, "superseded by larger ones", since_ms[segment.name])
 
 
 def _unfinished(parent: Path, committed: Sequence[Segment]) -> Iterator[_Piece]:
