@@ -24,7 +24,7 @@ from emocache.store.feature import Feature
 from emocache.store.index import SEGMENTS, write_snapshot
 from emocache.store.layout import CODECS
 from emocache.store.roster import FOLDER as ROSTER
-from emocache.store.roster import read_roster
+from emocache.store.roster import read_roster, roster_arrays
 from emocache.store.segment import Segment, committed_segments, write_segment
 from emocache.store.store import Store, open_store
 from emocache.store.table import counted
@@ -77,10 +77,10 @@ def _compact_roster(store: Store, done: Compaction) -> None:
     if len(segments) < 2:
         return
     rows = list(read_roster(store.path).values())
-    text = np.frombuffer(lines(rows), dtype=np.uint8)
+    arrays = roster_arrays(rows)
     names = [segment.name for segment in segments]
     write_segment(
-        store.path / ROSTER, "roster", {"rows": text}, {"rows": len(rows)}, supersedes=names, name=_name_behind(names)
+        store.path / ROSTER, "roster", arrays, {"rows": len(rows)}, supersedes=names, name=_name_behind(names)
     )
     _note(done, ROSTER, store.path / ROSTER, segments)
 
