@@ -2,13 +2,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint lock bench clean
+.PHONY: demo test soak lint lock bench clean
 
 demo: .venv/installed
 	$(BIN)/emocache demo
 
 test: lint
 	$(BIN)/pytest
+
+# The long versions of the survival tests: some ten minutes; each says how many rounds it did.
+soak: .venv/installed-for-tests
+	$(BIN)/pytest -m soak tests/store
 
 lint: .venv/installed-for-tests
 	$(BIN)/ruff check

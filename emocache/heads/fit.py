@@ -210,6 +210,7 @@ def _record(task: _Task, name: str, head: Head) -> dict[str, Any]:
         "classes": task.classes.tolist(),
         "fold_names": list(task.folds.names),
         "left_out": dict(task.matrix.left_out),
+        "views": dict(task.matrix.views),
         "versions": {"python": platform.python_version(), **{library: version(library) for library in LIBRARIES}},
     }
 

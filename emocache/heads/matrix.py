@@ -64,6 +64,7 @@ class Matrix:
     rows: the manifest's columns of each clip
     left_out: reason -> the clips that are no rows for it
     notes: what a reader of the scores should know
+    views: feature name to the digest of the segments that were read
     """
 
     clips: tuple[str, ...]
@@ -72,6 +73,7 @@ class Matrix:
     rows: tuple[Mapping[str, Any], ...]
     left_out: Mapping[str, list[str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    views: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def present(self) -> NDArray[np.bool_]:
@@ -122,7 +124,8 @@ def load_matrix(
         values[here, block.columns] = _layer_mean(feature, [names[i] for i in here], block.layers)
     blocks = tuple(block for _, block in chosen)
     left_out = {"not in the store": strangers, "no feature": sorted(rows.keys() - set(names))}
-    matrix = Matrix(tuple(names), values, blocks, tuple(rows[name] for name in names))
+    views = {feature.name: feature.view().digest for feature, _ in chosen}
+    matrix = Matrix(tuple(names), values, blocks, tuple(rows[name] for name in names), views=views)
     return replace(matrix, left_out={why: who for why, who in left_out.items() if who}, notes=_gaps(matrix))
 
 

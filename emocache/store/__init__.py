@@ -1,5 +1,6 @@
 """The store: speaks Zarr, knows nothing of encoders or heads, never imports torch."""
 
+from emocache.store.dataset import FeatureDataset
 from emocache.store.feature import Feature, View
 from emocache.store.index import refresh_snapshot
 from emocache.store.manifest import Manifest, read_manifest
@@ -9,6 +10,7 @@ from emocache.store.writer import FeatureWriter
 
 __all__ = [
     "Feature",
+    "FeatureDataset",
     "FeatureWriter",
     "Manifest",
     "Store",

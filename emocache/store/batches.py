@@ -28,6 +28,8 @@ def keys_of(segment: Segment) -> NDArray[Any]:
 
 def identify(segments: Sequence[Segment]) -> list[NDArray[np.intp]]:
     """For each segment its contents as numbers: equal numbers, equal keys."""
+    if not segments:
+        return []
     keys = [keys_of(segment) for segment in segments]
     _, numbers = np.unique(np.concatenate(keys), return_inverse=True)
     return np.split(numbers.reshape(-1), np.cumsum([len(each) for each in keys])[:-1])

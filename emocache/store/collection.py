@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from emocache.errors import BadOption, DamagedStore
 from emocache.spec import bytes_text
-from emocache.store.documents import NAME
-from emocache.store.files import COMMIT_NAME, folder_names
-from emocache.store.removal import bytes_below, changed_ms, remove_segment
+from emocache.store.files import COMMIT_NAME, is_plain_folder
+from emocache.store.index import INDEX, SEGMENTS, read_snapshot
+from emocache.store.removal import changed_ms, length_of, remove
 from emocache.store.roster import FOLDER as ROSTER
 from emocache.store.segment import Segment, read_segments, segment_names
 from emocache.store.store import FEATURES, open_store
@@ -22,13 +22,14 @@ UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 @dataclass
-class Collection:
+class Collected:
     """What was deleted (or would be): reason to the places, relative to the store.
 
-    spared: how many could go, but are too young
+    spared: how many could go, but are younger than `older_than`
     """
 
     store: Path
+    older_than: str
     dry_run: bool
     deleted: dict[str, list[str]] = field(default_factory=dict)
     bytes: int = 0
@@ -36,16 +37,16 @@ class Collection:
 
     def __str__(self) -> str:
         done = "would be deleted" if self.dry_run else "deleted"
-        texts = [f"{counted(len(places), 'folder')} {done}: {why}" for why, places in self.deleted.items()]
+        texts = [f"{counted(len(places), 'item')} {done}: {why}" for why, places in self.deleted.items()]
         if self.dry_run:
             texts += [f"  {place}" for places in self.deleted.values() for place in places]
         if self.spared:
-            texts.append(f"{self.spared:,} more can go when they are older")
+            texts.append(f"{self.spared:,} more can go when they are older than {self.older_than}")
         size = f"{bytes_text(self.bytes)} {'would be ' if self.dry_run else ''}freed"
         return "\n".join([*texts, f"{self.store}: {size if texts else 'nothing to delete'}"])
 
 
-def collect_garbage(store: str | Path | None = None, *, older_than: str = "7d", dry_run: bool = False) -> Collection:
+def collect_garbage(store: str | Path | None = None, *, older_than: str = "7d", dry_run: bool = False) -> Collected:
     """Delete superseded segments, folders of writers that died, and snapshots that a newer one replaced.
 
     older_than: an age, ``90s``, ``30m``, ``12h``, ``7d``. It must exceed the longest time for which a reader keeps a
@@ -53,19 +54,51 @@ def collect_garbage(store: str | Path | None = None, *, older_than: str = "7d", 
     dry_run: say what would go, and delete nothing
     raises: BadOption for an age that cannot be read; NotAStore
     """
-    opened = open_store(store)
-    done = Collection(opened.path, dry_run)
     before_ms = time.time_ns() // 1_000_000 - parse_age(older_than) * 1_000
-    for parent in _parents(opened.path):
-        for folder, why, since_ms in _garbage(parent):
-            if since_ms > before_ms:
-                done.spared += 1
-                continue
-            done.bytes += bytes_below(folder) if folder.is_dir() else folder.lstat().st_size
-            done.deleted.setdefault(why, []).append(str(folder.relative_to(opened.path)))
-            if not dry_run:
-                remove_segment(folder)
-    return done
+    opened = open_store(store)
+    sweep = _Sweep(Collected(opened.path, older_than, dry_run), before_ms)
+    sweep.strays(opened.path, opened.path / FEATURES)
+    sweep.folder(opened.path / ROSTER)
+    for feature in opened.features.values():
+        sweep.feature(feature.folder)
+    return sweep.done
+
+
+@dataclass
+class _Sweep:
+    """One round through a store."""
+
+    done: Collected
+    before_ms: int
+
+    def folder(self, parent: Path) -> None:
+        """Delete the garbage among some segments."""
+        self.strays(parent)
+        for piece in _garbage(parent):
+            self._delete(piece)
+
+    def feature(self, feature: Path) -> None:
+        """Delete the garbage of a feature: a snapshot goes before any segment that it names."""
+        self.strays(feature, feature / INDEX)
+        going = {piece.folder.name for piece in _garbage(feature / SEGMENTS) if piece.since_ms <= self.before_ms}
+        for piece in _old_snapshots(feature, going):
+            self._delete(piece)
+        self.folder(feature / SEGMENTS)
+
+    def strays(self, *parents: Path) -> None:
+        """Delete documents that were written under a passing name and never got their own."""
+        for parent in parents:
+            for path in sorted(parent.glob(f".{COMMIT_NAME}.*.tmp")) if is_plain_folder(parent) else []:
+                self._delete(_Piece(path, "left behind by writers that died", changed_ms(path)))
+
+    def _delete(self, piece: _Piece) -> None:
+        if piece.since_ms > self.before_ms:
+            self.done.spared += 1
+            return
+        self.done.bytes += length_of(piece.folder)
+        self.done.deleted.setdefault(piece.why, []).append(str(piece.folder.relative_to(self.done.store)))
+        if not self.done.dry_run:
+            remove(piece.folder)
 
 
 def parse_age(text: str) -> int:
@@ -79,32 +112,55 @@ def parse_age(text: str) -> int:
     return int(match[1]) * UNITS_S[match[2]]
 
 
-def _parents(store: Path) -> Iterator[Path]:
-    """The folders that hold segments; a feature's snapshots before what they name."""
-    yield store / ROSTER
-    for name in folder_names(store / FEATURES):
-        if NAME.fullmatch(name):
-            yield store / FEATURES / name / "index"
-            yield store / FEATURES / name / "segments"
+@dataclass(frozen=True)
+class _Piece:
+    """What no reader needs, why, and since when (milliseconds since 1970)."""
+
+    folder: Path
+    why: str
+    since_ms: int
 
 
-def _garbage(parent: Path) -> Iterator[tuple[Path, str, int]]:
-    """What no reader needs, lowest name first: (folder, why, since when in milliseconds since 1970)."""
+def _garbage(parent: Path) -> Iterator[_Piece]:
+    """What no reader needs of some segments, lowest name first: what others superseded goes before those others."""
     committed = read_segments(parent)
+    yield from _unfinished(parent, committed)
+    since_ms: dict[str, int] = {}
+    for heir in committed:
+        if heir.manifest["supersedes"] and _is_whole(heir):
+            at_ms = int(heir.manifest["made"]["at_ms"])
+            since_ms |= {name: min(at_ms, since_ms.get(name, at_ms)) for name in heir.manifest["supersedes"]}
+    for segment in committed:
+        if segment.name in since_ms:
+            yield _Piece(segment.folder, "superseded by larger ones", since_ms[segment.name])
+
+
+def _unfinished(parent: Path, committed: Sequence[Segment]) -> Iterator[_Piece]:
+    """Folders without a document; one with a damaged document is a matter for verify."""
     names = {segment.name for segment in committed}
     for name in segment_names(parent):
         if name not in names and not (parent / name / COMMIT_NAME).exists():
-            yield parent / name, "never committed, their writers died", changed_ms(parent / name)
-    if parent.name == "index":
-        newest = committed[-1:]
-        for segment in committed[:-1]:
-            yield segment.folder, "snapshots that a newer one replaced", newest[0].manifest["made"]["at_ms"]
-        return
-    for segment in committed:
-        heirs = [other for other in committed if segment.name in other.manifest["supersedes"] and _is_whole(other)]
-        if heirs:
-            since = min(int(heir.manifest["made"]["at_ms"]) for heir in heirs)
-            yield segment.folder, "superseded by larger ones", since
+            yield _Piece(parent / name, "never committed, their writers died", changed_ms(parent / name))
+
+
+def _old_snapshots(feature: Path, going: Collection[str]) -> Iterator[_Piece]:
+    """Snapshots that a newer one replaced, and those that name a segment that is about to go."""
+    committed = read_segments(feature / INDEX)
+    yield from _unfinished(feature / INDEX, committed)
+    for number, segment in enumerate(committed):
+        if number + 1 < len(committed):
+            since_ms = int(committed[number + 1].manifest["made"]["at_ms"])
+            yield _Piece(segment.folder, "snapshots that a newer one replaced", since_ms)
+        elif going and _names_any(segment.folder, str(segment.manifest["fingerprint"]), going):
+            yield _Piece(segment.folder, "snapshots of what is deleted", 0)
+
+
+def _names_any(snapshot: Path, fingerprint: str, going: Collection[str]) -> bool:
+    try:
+        found = read_snapshot(snapshot, fingerprint)
+    except DamagedStore:  # no reader believes it
+        return True
+    return found is not None and not set(going).isdisjoint(found.cards)
 
 
 def _is_whole(segment: Segment) -> bool:

@@ -21,9 +21,10 @@ from emocache.spec import bytes_text
 from emocache.store.batches import LAYER_BYTES, ROWS, arrays_of, batch_cells, batch_keys, identify, winning_cells
 from emocache.store.documents import lines
 from emocache.store.feature import Feature
+from emocache.store.index import SEGMENTS, write_snapshot
 from emocache.store.layout import CODECS
 from emocache.store.roster import FOLDER as ROSTER
-from emocache.store.roster import read_roster
+from emocache.store.roster import read_roster, roster_arrays
 from emocache.store.segment import Segment, committed_segments, write_segment
 from emocache.store.store import Store, open_store
 from emocache.store.table import counted
@@ -76,16 +77,16 @@ def _compact_roster(store: Store, done: Compaction) -> None:
     if len(segments) < 2:
         return
     rows = list(read_roster(store.path).values())
-    text = np.frombuffer(lines(rows), dtype=np.uint8)
+    arrays = roster_arrays(rows)
     names = [segment.name for segment in segments]
     write_segment(
-        store.path / ROSTER, "roster", {"rows": text}, {"rows": len(rows)}, supersedes=names, name=_name_behind(names)
+        store.path / ROSTER, "roster", arrays, {"rows": len(rows)}, supersedes=names, name=_name_behind(names)
     )
     _note(done, ROSTER, store.path / ROSTER, segments)
 
 
 def _compact_feature(store: Store, feature: Feature, codec: str | None, done: Compaction) -> None:
-    live = committed_segments(feature.folder / "segments")
+    live = committed_segments(feature.folder / SEGMENTS)
     recode = codec is not None
     taken = _candidates(live, None if codec == UNPACKED else codec, recode=recode)
     if not taken:
@@ -94,7 +95,7 @@ def _compact_feature(store: Store, feature: Feature, codec: str | None, done: Co
     if len(batches) >= len(taken) and not recode:
         return
     names = [segment.name for segment in taken]
-    target = feature.folder / "segments"
+    target = feature.folder / SEGMENTS
     packing = None if codec == UNPACKED else codec
     ledger = _counting_rows(live, taken)
     for batch in batches:
@@ -110,7 +111,8 @@ def _compact_feature(store: Store, feature: Feature, codec: str | None, done: Co
         write_segment(
             target, "cells", _ledger(list(ledger.values())), facts, supersedes=names, name=_name_behind(names)
         )
-    _note(done, feature.name, feature.folder / "segments", taken)
+    write_snapshot(feature.folder, feature.fingerprint)
+    _note(done, feature.name, feature.folder / SEGMENTS, taken)
 
 
 def _name_behind(names: Sequence[str]) -> str:

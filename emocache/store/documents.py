@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def parse_json(data: bytes, path: Path) -> Any:
     raises: DamagedStore naming `path`
     """
     try:
-        found = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+        found = _DECODER.decode(data.decode())
     except RecursionError:
         raise DamagedStore(f"{path}: JSON nested too deeply") from None
     except ValueError as error:
@@ -139,15 +140,16 @@ def lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
     return b"".join(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n" for row in rows)
 
 
-def parse_lines(data: bytes, path: Path) -> list[dict[str, Any]]:
-    """The rows of JSON lines.
+def parse_lines(data: bytes, path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of JSON lines, one after the other.
 
     raises: DamagedStore if a line is no JSON map
     """
-    rows = [parse_json(line, path) for line in data.splitlines()]
-    if not all(isinstance(row, dict) for row in rows):
-        raise DamagedStore(f"{path}: a line is not a JSON map")
-    return rows
+    for line in BytesIO(data):
+        row = parse_json(line, path)
+        if not isinstance(row, dict):
+            raise DamagedStore(f"{path}: a line is not a JSON map")
+        yield row
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -159,3 +161,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from emocache.errors import BadOption, MissingCells, StoreError
 from emocache.spec import bytes_text, layers_text, parse_layers
 from emocache.store.feature import Feature
+from emocache.store.parser import MAX_LAYER
 from emocache.store.store import open_store
 from emocache.store.table import counted
 
@@ -26,10 +27,14 @@ BLOCK_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class Export:
-    """One array that was written. clips: the ids of its rows, in order; left_out: clips that lack one of the layers."""
+    """One array that was written.
+
+    shape: ``(clip, layer, dim)``, or ``(row, layer, dim)`` of a ragged feature
+    clips: the ids of its clips, in order; left_out: how many lack one of the layers
+    """
 
     path: Path
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     dtype: str
     layers: tuple[int, ...]
     clips: tuple[str, ...]
@@ -38,8 +43,9 @@ class Export:
     def __str__(self) -> str:
         size = bytes_text(float(np.prod(self.shape, dtype=np.float64)) * np.dtype(self.dtype).itemsize)
         rows, layers, dim = self.shape
+        clips = counted(len(self.clips), "clip") + (f" in {rows:,} rows" if rows != len(self.clips) else "")
         which = f"{counted(layers, 'layer')} ({layers_text(sorted(self.layers))})"
-        text = f"{self.path}: {counted(rows, 'clip')}, {which}, {dim:,} numbers each, {self.dtype}, {size}"
+        text = f"{self.path}: {clips}, {which}, {dim:,} numbers each, {self.dtype}, {size}"
         if self.left_out:
             text += f"\n{self.left_out} clips do not have all of these layers and are left out"
         return text
@@ -54,6 +60,9 @@ def export_array(
     store: str | Path | None = None,
 ) -> Export:
     """Write a feature as one plain array ``(clip, layer, dim)`` in the stored dtype.
+
+    A ragged feature becomes ``(row, layer, dim)``: clip `i` has the rows from ``offsets[i]`` to ``offsets[i + 1]``; the
+    offsets stand beside the names. It is read whole; any other in pieces of 64 MB.
 
     out: ``X.npy``, beside which ``X.json`` names the rows, or ``X.zarr``, whose attributes name them; must be new
     layers: as in ``16-21``, or numbers in the order wanted; left out: all that are held
@@ -75,19 +84,24 @@ def export_array(
         raise MissingCells(
             f"{found.name}: no clip holds all of the layers {layers_text(wanted)}; held: {layers_text(found.layers)}"
         )
-    shape = (len(named), len(wanted), found.dim)
-    about = {
+    about: dict[str, Any] = {
         "feature": found.name,
         "fingerprint": found.fingerprint,
         "recipe": dict(found.recipe.fields),
         "layers": list(wanted),
         "clips": named,
     }
+    if found.ragged:
+        values, offsets = found.read_ragged(named, wanted)
+        shape, blocks = values.shape, iter([(0, values)])
+        about["offsets"] = offsets.tolist()
+    else:
+        shape, blocks = (len(named), len(wanted), found.dim), _blocks(found, named, wanted)
     for path in (target, target.with_suffix(".json")) if target.suffix == ".npy" else (target,):
         if path.exists():
             raise StoreError(f"{path}: is there already; export to a new name, or remove it first")
     try:
-        write(target, shape, found.dtype, about, _blocks(found, named, wanted))
+        write(target, shape, found.dtype, about, blocks)
     except OSError as error:
         raise StoreError(f"{target}: cannot be written: {error.strerror or error}; nothing was left there") from error
     left_out = len(found.clips) - len(named) if clips is None else 0
@@ -95,9 +109,18 @@ def export_array(
 
 
 def _layers(layers: str | Sequence[int] | None, feature: Feature) -> tuple[int, ...]:
+    """The layers asked for, all of them held by some clip; ``-4:`` counts from the last that is held."""
     if layers is None or layers == "all":
         return feature.layers
-    return parse_layers(layers, max(feature.layers)) if isinstance(layers, str) else tuple(layers)
+    if isinstance(layers, str):
+        depth = max(feature.layers) if layers.lstrip().startswith("-") else MAX_LAYER - 1
+        layers = parse_layers(layers, depth)
+    if strange := [layer for layer in layers if layer not in feature.layers]:
+        raise MissingCells(
+            f"{feature.name}: layers {layers_text(strange)} are not held; held: {layers_text(feature.layers)}; "
+            f"run emocache extract --encoder {feature.recipe.encoder} --layers {layers_text(strange).replace(' ', '')}"
+        )
+    return tuple(layers)
 
 
 def _blocks(feature: Feature, clips: list[str], layers: Sequence[int]) -> Iterator[tuple[int, NDArray[Any]]]:

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from emocache.errors import DamagedStore, MissingCells, StoreError, some
 from emocache.spec import Recipe, canonical_json
+from emocache.store import memory
 from emocache.store.index import Catalog, open_catalog
 from emocache.store.lookup import Cells
 from emocache.store.parser import KEY_BYTES
 from emocache.store.roster import ClipKeys
-from emocache.store.rows import Numbers, Part, RowReader
+from emocache.store.rows import ROW_BITS, ROW_MASK, Numbers, RowReader, place_of
 from emocache.store.segment import REPAIR, Segment
 
 STATUSES = ("ok", "failed")
@@ -52,7 +53,8 @@ class Feature:
         self.recipe = recipe
         self._clip_keys = clip_keys
         self._pinned = view
-        self._places: dict[int, tuple[Numbers, Numbers]] = {}
+        self._cells_of: dict[int, Cells] = {}
+        self._places: dict[int, Numbers] = {}
         self._offsets: dict[str, Numbers] = {}
 
     def __repr__(self) -> str:
@@ -104,16 +106,16 @@ class Feature:
     def clips(self) -> list[str]:
         """The clips of which at least one layer is held, in roster order."""
         held = self.catalog.cells.find(self._clips.keys)[0] >= 0
-        return [self._clips.names[row] for row in np.flatnonzero(held).tolist()]
+        return self.names_of(np.flatnonzero(held))
 
     def held(self, layers: Sequence[int] | None = None) -> list[str]:
         """The clips of which all of `layers` (left out: all of the feature's) are held, in roster order."""
-        return [self._clips.names[row] for row in self._held_rows(self.layers if layers is None else layers)]
+        return self.names_of(self._held_rows(self.layers if layers is None else layers))
 
     def _held_rows(self, layers: Sequence[int]) -> Numbers:
         held = np.full(len(self._clips.names), len(layers) > 0)
         for layer in layers:
-            held &= self._place(layer)[0] >= 0
+            held &= self._place(layer) >= 0
         return np.flatnonzero(held)
 
     def holding(self, keys: Sequence[bytes], layers: Sequence[int]) -> NDArray[np.bool_]:
@@ -126,12 +128,14 @@ class Feature:
         return bool(self.holding([key], layers).all()) if layers else True
 
     def _cells(self, layer: int) -> Cells:
-        return self.catalog.cells_of(layer)
+        if layer not in self._cells_of:
+            self._cells_of[layer] = self.catalog.cells_of(layer)
+        return self._cells_of[layer]
 
-    def _place(self, layer: int) -> tuple[Numbers, Numbers]:
-        """``(clip,)`` segment and row of each clip of the roster, -1 where the layer is not held."""
+    def _place(self, layer: int) -> Numbers:
+        """``(clip,)``: the place of each clip of the roster, negative where the layer is not held."""
         if layer not in self._places:
-            self._places[layer] = self._cells(layer).find(self._clips.keys)
+            self._places[layer] = place_of(*self._cells(layer).find(self._clips.keys))
         return self._places[layer]
 
     # --- views -------------------------------------------------------------------------------------------------------
@@ -198,14 +202,16 @@ class Feature:
         if clips is None:
             return self._held_rows(layers)
         position = self._clips.position
-        if strange := [clip for clip in clips if clip not in position]:
+        try:
+            rows = np.array(list(map(position.__getitem__, clips)), dtype=np.int64)
+        except KeyError:
+            strange = [clip for clip in clips if clip not in position]
             raise MissingCells(
                 f"{self.name}: no {self.recipe.modality} of clip {some(strange)} is in the roster; extract it first"
-            )
-        rows = np.array([position[clip] for clip in clips], dtype=np.int64)
+            ) from None
         lacking = np.zeros(len(rows), dtype=np.bool_)
         for layer in layers:
-            lacking |= self._place(layer)[0][rows] < 0
+            lacking |= self._place(layer)[rows] < 0
         if lacking.any():
             names = [clips[row] for row in np.flatnonzero(lacking).tolist()]
             raise MissingCells(
@@ -214,6 +220,10 @@ class Feature:
                 f"if this is part of a store, copy the other segments into {self.folder / 'segments'}"
             )
         return rows
+
+    def names_of(self, rows: Numbers) -> list[str]:
+        """The clip ids of roster rows."""
+        return [self._clips.names[row] for row in rows.tolist()]
 
     def _refuse_absent_layers(self, layers: Sequence[int]) -> None:
         command = f"run emocache extract --encoder {self.recipe.encoder}"
@@ -233,55 +243,48 @@ class Feature:
 
     def read_rows(self, rows: Numbers, layers: Sequence[int]) -> NDArray[Any]:
         """`read` by roster rows, as `rows_of` gives them."""
-        plans = [self._plan(layer, *(place[rows] for place in self._place(layer))) for layer in layers]
-        out = np.empty((len(rows), len(layers), self.dim), dtype=self.dtype)
+        plans = [self._reader.plan(layer, self._place(layer)[rows]) for layer in layers]
+        out = memory.empty((len(rows), len(layers), self.dim), self.dtype)
         for column, parts in enumerate(plans):
             self._reader.gather(parts, out[:, column])
         return out
 
     def read_ragged_rows(self, rows: Numbers, layers: Sequence[int]) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """`read_ragged` by roster rows, as `rows_of` gives them."""
-        spans = [self._spans(*(place[rows] for place in self._place(layer))) for layer in layers]
-        lengths = spans[0][2]
-        if any(not np.array_equal(lengths, other) for _, _, other in spans):
+        spans = [self._spans(self._place(layer)[rows]) for layer in layers]
+        lengths = spans[0][1]
+        if any(not np.array_equal(lengths, other) for _, other in spans):
             raise DamagedStore(f"{self.folder}: layers of one clip have different numbers of rows; {REPAIR}")
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         inside = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
         plans = [
-            self._plan(layer, np.repeat(segment, lengths), np.repeat(first, lengths) + inside)
-            for layer, (segment, first, _) in zip(layers, spans, strict=True)
+            self._reader.plan(layer, np.repeat(first, lengths) + inside)
+            for layer, (first, _) in zip(layers, spans, strict=True)
         ]
-        out = np.empty((int(offsets[-1]), len(layers), self.dim), dtype=self.dtype)
+        out = memory.empty((int(offsets[-1]), len(layers), self.dim), self.dtype)
         for column, parts in enumerate(plans):
             self._reader.gather(parts, out[:, column])
         return out, offsets
 
     @cached_property
     def _reader(self) -> RowReader:
-        return RowReader(self.catalog)
+        return RowReader(self.catalog, self.dim, self.dtype, ragged=self.ragged)
 
-    def _plan(self, layer: int, segment: Numbers, row: Numbers) -> list[Part]:
-        parts = self._reader.plan(layer, segment, row)
-        for part in parts:
-            layout = part.layout
-            if (layout.shape[-1], layout.dtype) != (self.dim, self.dtype.name) or part.segment.ragged != self.ragged:
-                raise DamagedStore(
-                    f"{part.segment.folder}: values of shape {layout.shape} and dtype {layout.dtype}, the feature has "
-                    f"{self.dim} dimensions of {self.dtype.name}, one row a clip unless pooled as tokens; {REPAIR}"
-                )
-        return parts
-
-    def _spans(self, segment: Numbers, row: Numbers) -> tuple[Numbers, Numbers, Numbers]:
-        """``(clip,)`` each: the segment, the first row of values in it, and the number of rows."""
-        first, length = np.empty_like(row), np.empty_like(row)
+    def _spans(self, places: Numbers) -> tuple[Numbers, Numbers]:
+        """``(clip,)`` each: the place of the first row of values, and the number of rows."""
+        first, length = np.empty_like(places), np.empty_like(places)
+        segment, clip = places >> ROW_BITS, places & ROW_MASK
         for number in np.unique(segment):
             here = segment == number
             offsets = self._offsets_of(self.catalog.segment(int(number)))
-            first[here] = offsets[row[here]]
-            length[here] = offsets[row[here] + 1] - first[here]
-        return segment, first, length
+            start = offsets[clip[here]]
+            first[here] = place_of(number, start)
+            length[here] = offsets[clip[here] + 1] - start
+        return first, length
 
     def _offsets_of(self, segment: Segment) -> Numbers:
+        if not segment.ragged:
+            raise DamagedStore(f"{segment.folder}: holds no offsets, and {self.name} is ragged; {REPAIR}")
         if segment.name not in self._offsets:
             segment.check_files()
             self._offsets[segment.name] = segment.offsets()

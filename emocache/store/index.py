@@ -32,10 +32,14 @@ REBUILD = "the snapshot is not used; delete it, it is rebuilt when one is due"
 
 
 class Card(NamedTuple):
-    """What a reader must know of a segment before it opens it."""
+    """What a reader must know of a segment before it opens it.
+
+    chunk_rows: how many rows of ``values`` lie in one chunk; 0 where there are none
+    """
 
     name: str
     clips: int
+    chunk_rows: int
     layers: tuple[int, ...]
     sha256: str
     supersedes: tuple[str, ...] = ()
@@ -44,8 +48,9 @@ class Card(NamedTuple):
 def card_of(segment: Segment) -> Card:
     """The card of an open segment."""
     manifest = segment.manifest
-    layers = segment.layers if segment.clips else ()
-    return Card(segment.name, segment.clips, layers, manifest["sha256"], tuple(manifest["supersedes"]))
+    values = segment.arrays.get("values")
+    rows, layers = (0, ()) if values is None else (values.chunk_rows, segment.layers)
+    return Card(segment.name, segment.clips, rows, layers, manifest["sha256"], tuple(manifest["supersedes"]))
 
 
 # --- snapshots -------------------------------------------------------------------------------------------------------
@@ -93,14 +98,16 @@ def read_snapshot(folder: Path, fingerprint: str) -> Snapshot | None:
 
 
 def _parse_cards(document: Mapping[str, Any]) -> dict[str, Card]:
-    """The cards of ``{"names", "clips", "layers", "layers_of", "sha256", "supersedes"}``, columns of one length."""
+    """The cards, from columns of one length: names, clips, chunk_rows, layers_of (a place in layers), sha256."""
     names, clips, seals = document["names"], document["clips"], document["sha256"]
     layers = [tuple(_counts(numbers)) for numbers in document["layers"]]
     each = [layers[number] for number in _counts(document["layers_of"])]
     if any(not isinstance(text, str) for text in chain(names, seals)) or names != sorted(set(names)):
         raise ValueError("names are not sorted strings")
     older = dict.fromkeys(names, ()) | {name: tuple(gone) for name, gone in document["supersedes"].items()}
-    columns = zip(names, _counts(clips), each, seals, map(older.__getitem__, names), strict=True)
+    columns = zip(
+        names, _counts(clips), _counts(document["chunk_rows"]), each, seals, map(older.__getitem__, names), strict=True
+    )
     return dict(zip(names, map(Card._make, columns), strict=True))
 
 
@@ -131,6 +138,7 @@ def snapshot_arrays(catalog: Catalog) -> dict[str, NDArray[Any]]:
     document = {
         "names": [card.name for card in cards],
         "clips": [card.clips for card in cards],
+        "chunk_rows": [card.chunk_rows for card in cards],
         "layers": [list(numbers) for numbers in layers],
         "layers_of": [layers.index(card.layers) for card in cards],
         "sha256": [card.sha256 for card in cards],
@@ -198,7 +206,7 @@ class Catalog:
                 f"{folder}: its document is gone or torn since the snapshot was taken; open the store again if a "
                 f"collection is at work, else {REPAIR}"
             )
-        if card_of(segment)[:4] != card[:4]:
+        if card_of(segment)[:5] != card[:5]:
             raise DamagedStore(f"{folder}: another segment than the snapshot says; delete {self.folder / INDEX}")
         _check_home(segment, self.fingerprint)
         return segment

@@ -19,6 +19,7 @@ DIMENSIONS = {
     "offsets": ["bound"],
     "ledger": ["byte"],
     "rows": ["byte"],
+    "names": ["byte"],
     "segments": ["byte"],
     "places": ["cell", "place"],
 }

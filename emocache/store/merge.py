@@ -12,6 +12,7 @@ from emocache.spec import bytes_text
 from emocache.store.documents import MAX_JSON_BYTES
 from emocache.store.feature import Feature
 from emocache.store.files import COMMIT_NAME, Batch, commit, create_once, make_folder, read_file
+from emocache.store.index import SEGMENTS
 from emocache.store.roster import FOLDER as ROSTER
 from emocache.store.roster import write_roster
 from emocache.store.segment import Segment, committed_segments, ensure_group, read_segments
@@ -121,8 +122,8 @@ def _merge_feature(feature: Feature, target: Store, done: Merge) -> None:
     make_folder(folder)
     if not (folder / COMMIT_NAME).exists():
         create_once(folder / COMMIT_NAME, read_file(feature.folder / COMMIT_NAME, MAX_JSON_BYTES))
-    ensure_group(folder / "segments")
-    _copy_segments(feature.folder / "segments", folder / "segments", done)
+    ensure_group(folder / SEGMENTS)
+    _copy_segments(feature.folder / SEGMENTS, folder / SEGMENTS, done)
 
 
 def _copy_segments(source: Path, target: Path, done: Merge) -> None:

@@ -17,6 +17,8 @@ from emocache.store.files import COMMIT_NAME
 from emocache.store.layout import CHECKSUM_BYTES, CODECS, DIMENSIONS, DTYPES, ArrayOnDisk
 
 KEY_BYTES = 32
+TABLE_BYTES = 3 + 3 * KEY_BYTES
+"""A row of the roster's keys: for audio, video and text whether there is a key, and the key."""
 MAX_SIZE = 2**40
 MAX_LAYER = 2**16
 MAX_FILES = 2**18
@@ -31,7 +33,7 @@ _KEYS = {
 }
 _ARRAYS = {
     "cells": {"values", "keys", "offsets", "ledger"},
-    "roster": {"rows"},
+    "roster": {"rows", "names", "keys"},
     "index": {"segments", "keys", "places"},
 }
 _HEX64 = re.compile(r"[0-9a-f]{64}")
@@ -56,7 +58,7 @@ def parse_manifest(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Array
     if kind == "cells":
         _check_cells(folder, manifest, arrays)
     elif kind == "roster":
-        _expect(folder, set(arrays) == {"rows"}, "a roster segment has the one array rows")
+        _check_roster(folder, manifest, arrays)
     else:
         _check_index(folder, manifest, arrays)
     return arrays
@@ -161,6 +163,13 @@ def _check_cells(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str,
     else:
         fit = offsets.shape == (rows + 1,) and offsets.dtype == "int64" and values.shape[0] >= rows
         _expect(folder, fit, f"its offsets do not fit its {rows} clips")
+
+
+def _check_roster(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str, ArrayOnDisk]) -> None:
+    _expect(folder, all(array.dtype == "uint8" for array in arrays.values()), "a roster's array is not uint8")
+    _expect(folder, set(arrays) in ({"rows"}, {"rows", "names", "keys"}), "a roster lacks rows, names or keys")
+    fit = "keys" not in arrays or arrays["keys"].shape == (manifest["rows"], TABLE_BYTES)
+    _expect(folder, fit, f"its keys do not fit its {manifest['rows']} rows")
 
 
 def _check_index(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str, ArrayOnDisk]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,27 +39,29 @@ def _remove_folder(folder: Path) -> None:
         folder.rmdir()
 
 
-def bytes_below(folder: Path) -> int:
-    """The length of all files below a folder, links not followed."""
-    total = 0
-    with suppress(FileNotFoundError), os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                total += bytes_below(Path(entry.path))
-            else:
-                total += entry.stat(follow_symlinks=False).st_size
-    return total
+def remove(path: Path) -> None:
+    """Delete a segment's folder, or a single file or link."""
+    if is_plain_folder(path):
+        remove_segment(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
-def changed_ms(folder: Path) -> int:
-    """When anything in a folder changed last, in milliseconds since 1970."""
-    newest = 0
+def length_of(path: Path) -> int:
+    """The length of a file, or of all files below a folder, links not followed; 0 if it vanished."""
+    return sum(status.st_size for status in _statuses(path) if not stat.S_ISDIR(status.st_mode))
+
+
+def changed_ms(path: Path) -> int:
+    """When a file, or anything in a folder, changed last, in milliseconds since 1970; 0 if it vanished."""
+    return max((status.st_mtime_ns // 1_000_000 for status in _statuses(path)), default=0)
+
+
+def _statuses(path: Path) -> Iterator[os.stat_result]:
+    """A path's status and those of all that is below it, links not followed."""
     with suppress(FileNotFoundError):
-        newest = folder.lstat().st_mtime_ns // 1_000_000
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    newest = max(newest, changed_ms(Path(entry.path)))
-                else:
-                    newest = max(newest, entry.stat(follow_symlinks=False).st_mtime_ns // 1_000_000)
-    return newest
+        status = path.lstat()
+        yield status
+        if stat.S_ISDIR(status.st_mode):
+            for name in os.listdir(path):  # noqa: PTH208 (names alone, while others may delete)
+                yield from _statuses(path / name)

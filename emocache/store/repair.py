@@ -35,8 +35,9 @@ def repair_segment(check: SegmentCheck) -> str:
     whole = _whole_cells(segment, check.faults)
     _commit_whole(segment, whole)
     remove_segment(segment.folder)
-    lost = whole.size - int(whole.sum())
-    return f"{counted(lost, 'cell')} dropped, the other {int(whole.sum()):,} of the segment are kept"
+    kept = int(whole.sum())
+    dropped = f"{counted(whole.size - kept, 'cell')} dropped"
+    return f"{dropped}, the other {kept:,} of the segment are kept" if kept else dropped
 
 
 def _size_of(segment: Segment | None) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +14,13 @@ from numpy.typing import NDArray
 
 from emocache.errors import DamagedStore
 from emocache.spec import MODALITIES, Modality
-from emocache.store.documents import lines
+from emocache.store.documents import lines, parse_json
 from emocache.store.lookup import Keys
-from emocache.store.parser import KEY_BYTES
-from emocache.store.segment import committed_segments, ensure_group, write_segment
+from emocache.store.parser import KEY_BYTES, TABLE_BYTES
+from emocache.store.segment import Segment, committed_segments, ensure_group, write_segment
 
 FOLDER = "roster"
+Numbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -37,18 +39,56 @@ class ClipKeys:
         return {name: row for row, name in enumerate(self.names)}
 
 
-def clip_keys(rows: Iterable[Mapping[str, Any]], modality: Modality) -> ClipKeys:
-    """The keys of one modality, of roster rows of which the last that names one counts, in order of the clips."""
-    found: dict[str, bytes | None] = {}
-    for row in rows:
-        name, key = row["clip_id"], row["keys"].get(modality)
-        if key is not None:
-            found[name] = bytes.fromhex(key)
-        else:
-            found.setdefault(name, None)
-    held = {name: key for name, key in found.items() if key is not None}
-    joined = np.frombuffer(b"".join(held.values()), dtype=np.uint8)
-    return ClipKeys(list(held), joined.reshape(-1, KEY_BYTES))
+def clip_keys(store: Path, modality: Modality) -> ClipKeys:
+    """The keys of one modality, in the order in which the clips first came; the last that a row names counts.
+
+    raises: DamagedStore if the roster is damaged
+    """
+    number: dict[str, int] = {}
+    parts: list[tuple[Numbers, Keys]] = []
+    for segment in committed_segments(store / FOLDER):
+        names, keys = _table_of(segment)
+        rows = np.array([number.setdefault(name, len(number)) for name in names], dtype=np.int64)
+        column = MODALITIES.index(modality)
+        held = keys[:, column] == 1
+        start = len(MODALITIES) + column * KEY_BYTES
+        parts.append((rows[held], keys[held, start : start + KEY_BYTES]))
+    found = np.zeros((len(number), KEY_BYTES), dtype=np.uint8)
+    present = np.zeros(len(number), dtype=np.bool_)
+    for rows, keys in parts:
+        found[rows], present[rows] = keys, True
+    everyone = list(number)
+    names = everyone if present.all() else [everyone[row] for row in np.flatnonzero(present).tolist()]
+    return ClipKeys(names, found if present.all() else found[present])
+
+
+def roster_arrays(rows: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[Any]]:
+    """The arrays of a roster segment: the rows, and names and keys once more in a form that is fast to read.
+
+    keys: ``(n, 99)``: a 1 or a 0 for audio, video and text, then the key of each, zeros where there is none
+    """
+    names = json.dumps([row["clip_id"] for row in rows], ensure_ascii=False, separators=(",", ":")).encode()
+    keys = np.zeros((len(rows), TABLE_BYTES), dtype=np.uint8)
+    for column, modality in enumerate(MODALITIES):
+        held = [number for number, row in enumerate(rows) if modality in row["keys"]]
+        joined = bytes.fromhex("".join(rows[number]["keys"][modality] for number in held))
+        start = len(MODALITIES) + column * KEY_BYTES
+        keys[held, column] = 1
+        keys[held, start : start + KEY_BYTES] = np.frombuffer(joined, dtype=np.uint8).reshape(-1, KEY_BYTES)
+    text = {"rows": lines(rows), "names": names}
+    return {**{name: np.frombuffer(data, dtype=np.uint8) for name, data in text.items()}, "keys": keys}
+
+
+def _table_of(segment: Segment) -> tuple[list[str], Keys]:
+    """A segment's names and keys, ``(n, 99)``."""
+    if "names" not in segment.arrays:
+        arrays = roster_arrays(list(_rows_of(segment)))
+        return json.loads(arrays["names"].tobytes()), arrays["keys"]
+    where = segment.folder / "names"
+    names = parse_json(segment.read("names").tobytes(), where)
+    if not (isinstance(names, list) and len(names) == segment.clips and all(isinstance(name, str) for name in names)):
+        raise DamagedStore(f"{where}: not the names of {segment.clips} clips; copy the store again")
+    return names, segment.read("keys")
 
 
 def roster_rows(store: Path) -> Iterator[dict[str, Any]]:
@@ -61,10 +101,14 @@ def roster_rows(store: Path) -> Iterator[dict[str, Any]]:
     raises: DamagedStore if a row is not that
     """
     for segment in committed_segments(store / FOLDER):
-        for row in segment.rows("rows"):
-            if not _is_row(row):
-                raise DamagedStore(f"{segment.folder}: a roster row lacks clip_id or keys, or has a key that is none")
-            yield row
+        yield from _rows_of(segment)
+
+
+def _rows_of(segment: Segment) -> Iterator[dict[str, Any]]:
+    for row in segment.each_row("rows"):
+        if not _is_row(row):
+            raise DamagedStore(f"{segment.folder}: a roster row lacks clip_id or keys, or has a key that is none")
+        yield row
 
 
 def _is_row(row: Mapping[str, Any]) -> bool:
@@ -114,6 +158,5 @@ def write_roster(
             changed.append({"clip_id": clip_id, "keys": found, "columns": dict(columns)})
     if changed:
         ensure_group(store / FOLDER)
-        text: NDArray[np.uint8] = np.frombuffer(lines(changed), dtype=np.uint8)
-        write_segment(store / FOLDER, "roster", {"rows": text}, {"rows": len(changed)})
+        write_segment(store / FOLDER, "roster", roster_arrays(changed), {"rows": len(changed)})
     return moved

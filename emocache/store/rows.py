@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from emocache.errors import DamagedStore
+from emocache.store import memory
 from emocache.store.index import Catalog
-from emocache.store.layout import ArrayOnDisk
-from emocache.store.segment import Segment
+from emocache.store.segment import REPAIR, Segment
 
 Numbers = NDArray[np.int64]
 
+ROW_BITS = 40
+ROW_MASK = 2**ROW_BITS - 1
 WHOLE_SHARE = 4
 """A chunk is read whole if at least one in so many of its rows is wanted, ..."""
 WHOLE_BYTES = 64 * 1024
@@ -35,144 +37,154 @@ THREADS = 2
 """Each may hold one chunk (16 MB) beside the result."""
 
 
-@dataclass(frozen=True)
-class Part:
-    """The wanted rows of one chunk.
+@dataclass(eq=False)
+class Chunk:
+    """One chunk of a segment's values.
 
-    layer: position in the segment; rows: numbers in the chunk, rising; target: where they go in the result
+    position: of the layer in the segment; count: its rows; whole_from: with so many rows wanted it is read whole
     """
 
     segment: Segment
-    layer: int
+    position: int
     block: int
+    count: int
+    whole_from: int
+    map: NDArray[Any] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which rows of which chunks go where.
+
+    order: ``(n,)``: the result's rows, sorted by where they come from
+    rows: ``(n,)``: in that order, the row in its chunk
+    chunks: the chunks, in that order; starts: where the rows of each begin, and where the last one's end
+    """
+
+    order: Numbers
     rows: Numbers
-    target: Numbers
-
-    @property
-    def layout(self) -> ArrayOnDisk:
-        """How the segment's values lie."""
-        return self.segment.arrays["values"]
-
-    @property
-    def whole(self) -> bool:
-        """Whether the chunk is worth reading as a whole."""
-        layout = self.layout
-        many = len(self.rows) * WHOLE_SHARE >= len(layout.rows_of(self.block))
-        return many or layout.codec is not None or layout.raw_bytes <= WHOLE_BYTES
-
-    @property
-    def straight(self) -> bool:
-        """Whether the chunk's rows, all of them in order, are neighbours in the result."""
-        count = len(self.layout.rows_of(self.block))
-        return (
-            len(self.rows) == count
-            and int(self.target[-1]) - int(self.target[0]) == count - 1
-            and bool((np.diff(self.rows) == 1).all() and (np.diff(self.target) == 1).all())
-        )
+    chunks: list[Chunk]
+    starts: list[int]
 
 
 class RowReader:
-    """Reads rows of a catalogue's segments, and keeps some chunks mapped between calls."""
+    """Reads rows of a catalogue's segments, and keeps some chunks mapped between calls.
 
-    def __init__(self, catalog: Catalog) -> None:
+    dim, dtype, ragged: what every segment of the feature must have
+    """
+
+    def __init__(self, catalog: Catalog, dim: int, dtype: np.dtype[Any], *, ragged: bool) -> None:
         self._catalog = catalog
-        self._maps: dict[tuple[str, int, int], NDArray[np.generic]] = {}
+        self._dim, self._dtype, self._ragged = dim, dtype, ragged
+        self._chunk_rows = np.array([card.chunk_rows for card in catalog.cards], dtype=np.int64)
+        self._chunks: dict[tuple[int, int, int], Chunk] = {}
+        self._mapped: list[Chunk] = []
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self._most = 256 if files == resource.RLIM_INFINITY else max(8, min(4096, files // 4))
+        self._most_mapped = 1024 if files == resource.RLIM_INFINITY else max(8, min(1024, files // 4))
 
-    def plan(self, layer: int, segment: Numbers, row: Numbers) -> list[Part]:
-        """Sort the wanted rows by chunk; every chunk's file is checked to be there with its length.
+    def plan(self, layer: int, places: Numbers) -> Plan:
+        """Sort the wanted rows by chunk; every chunk's file is found to be there with its length.
 
-        layer: its number; segment, row: ``(n,)``, the place of each row wanted
-        raises: DamagedStore if a file is missing, short or a link
+        layer: its number; places: ``(n,)``, the place of each row wanted, as `place_of` packs it
+        raises: DamagedStore if a file is missing, short or a link, or holds something else than the feature
         """
-        order, starts = _groups(segment, row)
-        parts: list[Part] = []
-        for first, last in pairwise(starts):
-            here = order[first:last]
-            found = self._catalog.segment(int(segment[here[0]]))
-            parts += _parts(found, found.layers.index(layer), row[here], here)
-        for part in parts:
-            part.segment.check_file(f"values/{part.layout.chunk_name(part.layer, part.block)}")
-        return parts
+        order = np.argsort(places, kind="stable")
+        places = places[order]
+        segment = places >> ROW_BITS
+        row = places & ROW_MASK
+        chunk_rows = self._chunk_rows[segment]
+        block = row // chunk_rows
+        row -= block * chunk_rows
+        cuts = np.flatnonzero((segment[1:] != segment[:-1]) | (block[1:] != block[:-1])) + 1
+        starts = [0, *cuts.tolist()] if len(row) else []
+        chunks = [
+            self._chunks.get((layer, number, of_rows)) or self._open(layer, number, of_rows)
+            for number, of_rows in zip(segment[starts].tolist(), block[starts].tolist(), strict=True)
+        ]
+        return Plan(order, row, chunks, [*starts, len(row)])
 
-    def gather(self, parts: list[Part], out: NDArray[np.generic]) -> None:
-        """Copy the rows of `parts` into `out`, ``(row, dim)``, which may be a strided view.
+    def _open(self, layer: int, number: int, block: int) -> Chunk:
+        segment = self._catalog.segment(number)
+        layout = segment.arrays["values"]
+        if (layout.shape[-1], layout.dtype) != (self._dim, self._dtype.name) or segment.ragged != self._ragged:
+            raise DamagedStore(
+                f"{segment.folder}: values of shape {layout.shape} and dtype {layout.dtype}, the feature has "
+                f"{self._dim} dimensions of {self._dtype.name}, one row a clip unless pooled as tokens; {REPAIR}"
+            )
+        position = segment.layers.index(layer)
+        segment.check_file(f"values/{layout.chunk_name(position, block)}")
+        count = len(layout.rows_of(block))
+        small = layout.codec is not None or layout.raw_bytes <= WHOLE_BYTES
+        chunk = Chunk(segment, position, block, count, 0 if small else -(-count // WHOLE_SHARE))
+        self._chunks[layer, number, block] = chunk
+        return chunk
+
+    def gather(self, plan: Plan, out: NDArray[Any]) -> None:
+        """Copy the rows of `plan` into `out`, ``(row, dim)``, which may be a strided view.
 
         raises: DamagedStore if a chunk that is read whole fails its checksum
         """
-        dense = [part for part in parts if part.whole]
-        sparse = [part for part in parts if not part.whole]
-        threads = min(THREADS, os.cpu_count() or 1, len(dense))
-        if threads > 1 and sum(part.layout.raw_bytes for part in dense) >= PARALLEL_BYTES:
+        parts = list(zip(plan.chunks, plan.starts[:-1], plan.starts[1:], strict=True))
+        sparse = [part for part in parts if part[2] - part[1] < part[0].whole_from]
+        if len(sparse) == len(parts):
+            self._pick(plan, sparse, out, plan.order)
+            return
+        if sparse:
+            self._pick(plan, sparse, out, np.concatenate([plan.order[first:last] for _, first, last in sparse]))
+        dense = [part for part in parts if part[2] - part[1] >= part[0].whole_from]
+        jobs = [(chunk, plan.rows[first:last], plan.order[first:last], out) for chunk, first, last in dense]
+        threads = min(THREADS, os.cpu_count() or 1, len(jobs))
+        if threads > 1 and sum(chunk.count for chunk, _, _ in dense) * out[:1].nbytes >= PARALLEL_BYTES:
             with ThreadPoolExecutor(threads) as pool:
-                for _ in pool.map(lambda part: _read_whole(part, out), dense):
+                for _ in pool.map(_read_whole, *zip(*jobs, strict=True)):
                     pass
         else:
-            for part in dense:
-                _read_whole(part, out)
-        if sparse:
-            self._pick(sparse, out)
+            for job in jobs:
+                _read_whole(*job)
 
-    def _pick(self, parts: list[Part], out: NDArray[np.generic]) -> None:
+    def _pick(self, plan: Plan, parts: list[tuple[Chunk, int, int]], out: NDArray[Any], target: Numbers) -> None:
         """Copy single rows out of maps; they are collected in the chunks' order and then put in place at once."""
-        count = sum(len(part.rows) for part in parts)
-        rows = np.empty((count, *out.shape[1:]), dtype=out.dtype)
+        rows = np.empty((len(target), *out.shape[1:]), dtype=out.dtype)
         start = 0
-        for part in parts:
-            stop = start + len(part.rows)
-            self._map(part).take(part.rows, axis=0, out=rows[start:stop], mode="clip")
+        for chunk, first, last in parts:
+            stop = start + last - first
+            found = self._map(chunk) if chunk.map is None else chunk.map
+            found.take(plan.rows[first:last], 0, rows[start:stop], "clip")
             start = stop
-        out[np.concatenate([part.target for part in parts])] = rows
+        out[target] = rows
 
-    def _map(self, part: Part) -> NDArray[np.generic]:
-        name = (part.segment.name, part.layer, part.block)
-        found = self._maps.get(name)
-        if found is None:
-            if len(self._maps) >= self._most:
-                self._maps.pop(next(iter(self._maps)), None)
-            found = self._maps[name] = part.segment.mapped("values", part.layer, part.block)
+    def _map(self, chunk: Chunk) -> NDArray[Any]:
+        """Map a chunk, letting go of the oldest map where there are many: each holds a file open."""
+        if len(self._mapped) >= self._most_mapped:
+            self._mapped.pop(0).map = None
+        found = chunk.map = chunk.segment.mapped("values", chunk.position, chunk.block)
+        self._mapped.append(chunk)
         return found
 
 
-def _groups(segment: Numbers, row: Numbers) -> tuple[Numbers, list[int]]:
-    """The order that sorts rows by segment and row, and where each segment begins in it (and the last one ends)."""
-    code = segment << 40 | row
-    if (code[1:] >= code[:-1]).all():
-        order = np.arange(len(code))
-        ordered = segment
-    else:
-        order = np.argsort(code, kind="stable")
-        ordered = segment[order]
-    cuts = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
-    return order, [0, *cuts.tolist(), len(code)] if len(code) else [0]
+def place_of(segment: Numbers, row: Numbers) -> Numbers:
+    """Segment and row of a cell in one number, which sorts as they do; negative where there is none."""
+    return segment << ROW_BITS | row
 
 
-def _parts(segment: Segment, layer: int, rows: Numbers, target: Numbers) -> Iterator[Part]:
-    """Cut one segment's rows, which rise, into those of each chunk."""
-    layout = segment.arrays["values"]
-    if layout.blocks == 1:
-        yield Part(segment, layer, 0, rows, target)
+def _read_whole(chunk: Chunk, rows: Numbers, target: Numbers, out: NDArray[Any]) -> None:
+    """Read one chunk whole, and copy its `rows` to the rows `target` of the result."""
+    straight = len(rows) == chunk.count and _rises_by_one(rows) and _rises_by_one(target)
+    first = int(target[0])
+    place = out[first : first + chunk.count]
+    if straight and place.flags.c_contiguous:
+        chunk.segment.read_chunk("values", chunk.position, chunk.block, place)
         return
-    block = rows // layout.chunk_rows
-    cuts = [0, *(np.flatnonzero(block[1:] != block[:-1]) + 1).tolist(), len(rows)]
-    for first, last in pairwise(cuts):
-        number = int(block[first])
-        yield Part(segment, layer, number, rows[first:last] - number * layout.chunk_rows, target[first:last])
-
-
-def _read_whole(part: Part, out: NDArray[np.generic]) -> None:
-    layout = part.layout
-    if part.straight:
-        first = int(part.target[0])
-        place = out[first : first + len(part.rows)]
-        if place.flags.c_contiguous and place.dtype == np.dtype(layout.dtype):
-            part.segment.read_chunk("values", part.layer, part.block, place)
-            return
-    chunk = part.segment.chunk("values", part.layer, part.block)
-    if len(part.rows) == len(chunk) and part.straight:
-        out[int(part.target[0]) : int(part.target[-1]) + 1] = chunk
+    layout = chunk.segment.arrays["values"]
+    found = memory.empty((chunk.count, *layout.row_shape), out.dtype)
+    chunk.segment.read_chunk("values", chunk.position, chunk.block, found)
+    if straight:
+        place[...] = found
         return
     step = max(1, PIECE_BYTES // max(1, layout.row_bytes))
-    for first in range(0, len(part.rows), step):
-        out[part.target[first : first + step]] = chunk[part.rows[first : first + step]]
+    for start in range(0, len(rows), step):
+        out[target[start : start + step]] = found[rows[start : start + step]]
+
+
+def _rises_by_one(numbers: Numbers) -> bool:
+    return int(numbers[-1]) - int(numbers[0]) == len(numbers) - 1 and bool((np.diff(numbers) == 1).all())

@@ -11,7 +11,7 @@ import os
 import secrets
 import struct
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from emocache import __version__
 from emocache.errors import DamagedStore
-from emocache.store import codecs
+from emocache.store import codecs, memory
 from emocache.store.documents import (
     FORMAT,
     NAME,
@@ -283,7 +283,7 @@ class Segment:
         raises: DamagedStore if the file is missing, short, or not what was committed
         """
         layout = self.arrays[array]
-        out = np.empty((len(layout.rows_of(block)), *layout.row_shape), dtype=np.dtype(layout.dtype))
+        out = memory.empty((len(layout.rows_of(block)), *layout.row_shape), np.dtype(layout.dtype))
         self.read_chunk(array, layer, block, out)
         return out
 
@@ -294,7 +294,7 @@ class Segment:
             return self.chunk(array, layer)
         for block in range(layout.blocks):
             self.check_file(f"{array}/{layout.chunk_name(layer, block)}")
-        out = np.empty((layout.shape[0], *layout.row_shape), dtype=np.dtype(layout.dtype))
+        out = memory.empty((layout.shape[0], *layout.row_shape), np.dtype(layout.dtype))
         for block in range(layout.blocks):
             here = layout.rows_of(block)
             self.read_chunk(array, layer, block, out[here.start : here.stop])
@@ -360,9 +360,12 @@ class Segment:
 
     def rows(self, array: str) -> list[dict[str, Any]]:
         """The JSON lines that a uint8 array holds; none if there is no such array."""
-        if array not in self.arrays:
-            return []
-        return parse_lines(self.read(array).tobytes(), self.folder / array)
+        return list(self.each_row(array))
+
+    def each_row(self, array: str) -> Iterator[dict[str, Any]]:
+        """The same, one after the other, so that a million need not lie in memory at once."""
+        if array in self.arrays:
+            yield from parse_lines(self.read(array).tobytes(), self.folder / array)
 
 
 def _bad_checksum(path: Path) -> DamagedStore:

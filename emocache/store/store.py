@@ -14,7 +14,7 @@ from emocache.spec import MODALITIES, Modality, Recipe
 from emocache.store.documents import FORMAT, NAME, check_seal, group_document, read_group, require_plain, sealed
 from emocache.store.feature import Feature
 from emocache.store.files import COMMIT_NAME, create_once, make_folder
-from emocache.store.roster import ClipKeys, clip_keys, read_roster, roster_rows
+from emocache.store.roster import ClipKeys, clip_keys, read_roster
 from emocache.store.segment import ensure_group, segment_names
 
 if TYPE_CHECKING:
@@ -104,8 +104,7 @@ class Store:
     def _keys(self, modality: Modality) -> ClipKeys:
         """The clips that have `modality`; read once, and without keeping the rows' other columns in memory."""
         if modality not in self._clip_keys:
-            rows = self._roster.values() if "_roster" in self.__dict__ else roster_rows(self.path)
-            self._clip_keys[modality] = clip_keys(rows, modality)
+            self._clip_keys[modality] = clip_keys(self.path, modality)
         return self._clip_keys[modality]
 
     def add_feature(self, recipe: Recipe, versions: Mapping[str, str]) -> Feature:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from emocache.store.check import SegmentCheck, check_segment
 from emocache.store.documents import NAME, check_seal, group_document, read_group
 from emocache.store.duplicates import overlaps
 from emocache.store.files import COMMIT_NAME, folder_names, read_file
+from emocache.store.index import INDEX, SEGMENTS, read_snapshot
 from emocache.store.progress import Progress
 from emocache.store.removal import remove_segment
 from emocache.store.repair import repair_segment
@@ -21,9 +23,6 @@ from emocache.store.roster import FOLDER as ROSTER
 from emocache.store.segment import Segment, ensure_group, segment_names
 from emocache.store.store import FEATURES, Store, open_store
 from emocache.store.table import counted
-
-INDEX = "index"
-SEGMENTS = "segments"
 
 
 @dataclass
@@ -124,7 +123,12 @@ class _Check:
         checks = self._segments(folder / SEGMENTS, fingerprint, bar)
         if (folder / INDEX).exists():
             self._plain_group(folder / INDEX)
-            self._index(checks, self._segments(folder / INDEX, fingerprint, bar))
+            snapshots = self._segments(folder / INDEX, fingerprint, bar)
+            if self._found.repair and any(check.faults for check in checks):
+                for check in snapshots:  # derived, and now they name what was dropped
+                    remove_segment(check.folder)
+            else:
+                self._index(fingerprint, checks, [check for check in snapshots if check.segment and not check.faults])
         if not self._found.quick:
             self._duplicates(folder, [check.segment for check in checks if check.segment and not check.faults])
 
@@ -209,19 +213,18 @@ class _Check:
             progress.add(mark)
         return check
 
-    def _index(self, cells: list[SegmentCheck], snapshots: list[SegmentCheck]) -> None:
+    def _index(self, fingerprint: str, cells: list[SegmentCheck], snapshots: list[SegmentCheck]) -> None:
         """A snapshot names every segment that it covers: one that is gone without a successor was lost."""
         there = {check.folder.name for check in cells if check.committed}
         superseded = {name for check in cells if check.segment for name in check.segment.manifest["supersedes"]}
         for check in snapshots:
-            if check.segment is None or check.faults:
+            what = _snapshot_fault(check.folder, fingerprint, there | superseded)
+            if not what:
                 continue
-            named = {str(row.get("name")) for row in check.segment.rows("segments")}
-            if lost := sorted(named - there - superseded):
-                fault = self._fault(check.folder, f"names segments that are gone: {some(lost)}")
-                if self._found.repair:
-                    remove_segment(check.folder)
-                    fault.repaired = "the snapshot is deleted; emocache extract computes again what is missing"
+            fault = self._fault(check.folder, what)
+            if self._found.repair:
+                remove_segment(check.folder)
+                fault.repaired = "the snapshot is deleted; emocache extract computes again what is missing"
 
     def _duplicates(self, feature: Path, segments: list[Segment]) -> None:
         superseded = {name for segment in segments for name in segment.manifest["supersedes"]}
@@ -250,3 +253,13 @@ class _Check:
 
     def _note(self, place: Path, what: str) -> None:
         self._found.notes.append(Finding(str(place.relative_to(self._root)), what))
+
+
+def _snapshot_fault(folder: Path, fingerprint: str, known: Collection[str]) -> str:
+    """What is wrong with a snapshot beyond its bytes; nothing is an empty text."""
+    try:
+        snapshot = read_snapshot(folder, fingerprint)
+    except DamagedStore as error:
+        return str(error).removeprefix(f"{folder}: ")
+    lost = sorted(set(snapshot.cards) - set(known)) if snapshot is not None else []
+    return f"names segments that are gone: {some(lost)}" if lost else ""
