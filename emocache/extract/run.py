@@ -5,12 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-<<<<<<< HEAD
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-=======
-from collections.abc import Callable, Iterator, Mapping, Sequence
->>>>>>> store-b
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,7 +18,6 @@ from numpy.typing import NDArray
 from emocache.errors import BadOption, StoreError
 from emocache.extract.plan import Contents, Plan, make_plan, read_contents
 from emocache.extract.registry import find_encoder
-<<<<<<< HEAD
 from emocache.spec import RECIPE_VERSION, Clip, Decoder, Encoder, Recipe, parse_layers, parse_pooling
 from emocache.store import (
     FeatureWriter,
@@ -31,12 +26,9 @@ from emocache.store import (
     find_store,
     open_or_make_store,
     read_manifest,
+    refresh_snapshot,
     write_roster,
 )
-=======
-from emocache.spec import RECIPE_VERSION, Clip, Encoder, Recipe, parse_layers, parse_pooling
-from emocache.store import Feature, FeatureWriter, open_or_make_store, read_manifest, refresh_snapshot, write_roster
->>>>>>> store-b
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -137,29 +129,9 @@ def extract_features(
         keys = {clip_id: {card.modality: key.hex()} for clip_id, key in contents.keys.items()}
         moved = write_roster(target.path, named, keys)
         feature = target.add_feature(recipe, _versions())
-<<<<<<< HEAD
     summary = Summary(where, feature.name, wanted, held=plan.held, moved=moved)
     summary.absent = len(contents.absent)
     _Run(plan, built, feature.folder, summary, known).carry_out(ready, workers or min(4, os.cpu_count() or 1))
-=======
-        known = feature.ledger_rows()
-        failed = {bytes.fromhex(key) for key, row in known[0].items() if row["status"] == "failed"}
-        plan = make_plan(contents, recipe, wanted, built.dim, _holder(feature, contents, wanted), failed).part(*part)
-        log.info("%s", plan.describe())
-        summary = Summary(target.path, feature.name, wanted, held=plan.held, absent=len(contents.absent), moved=moved)
-        summary.failed = {str(row["clip_id"]): str(row["message"]) for row in contents.unreadable}
-        new = [row for row in contents.unreadable if known[1].get(str(row["clip_id"])) != row]
-        if plan.tasks or new:
-            run = _Run(plan, built, feature.folder, summary, known[0])
-            run.commit_failures(new)
-            run.compute(device, workers or min(4, os.cpu_count() or 1))
-            refresh_snapshot(feature.folder, feature.fingerprint)
-    except OSError as error:
-        raise StoreError(
-            f"{store or 'the store'}: {error.strerror or error} ({error.filename}); what was committed before is safe, "
-            "run the same command again when this is mended"
-        ) from error
->>>>>>> store-b
     summary.seconds = time.monotonic() - started
     return summary
 
@@ -236,14 +208,6 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _holder(feature: Feature, contents: Contents, layers: Sequence[int]) -> Callable[[bytes, Sequence[int]], bool]:
-    """Ask the store once which of `layers` it holds for all contents, and answer from that."""
-    held = feature.holding(list(contents.sources), layers)
-    row = {key: number for number, key in enumerate(contents.sources)}
-    column = {layer: number for number, layer in enumerate(layers)}
-    return lambda key, wanted: all(held[row[key], column[layer]] for layer in wanted)
-
-
 def _columns(clip: Clip, *, keep_text: bool) -> Mapping[str, Any]:
     return {**clip.columns, "text": clip.text} if keep_text and clip.text is not None else clip.columns
 
@@ -302,6 +266,8 @@ class _Run:
             for layers, tasks in self.plan.by_layers():
                 pipeline = Pipeline(self.encoder, layers, str(fields["pooling"]), storage, clock)
                 written += self._commit(pipeline.run(tasks, pool), layers, bar)
+        with _disk_errors(self.summary.store):
+            refresh_snapshot(self.folder, self.plan.recipe.fingerprint)
         self.summary.time_spent = {
             f"decode in {workers} processes": clock.decode,
             "waiting for decode": clock.wait,
