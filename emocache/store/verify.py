@@ -114,6 +114,19 @@ class _Check:
         for name in folder_names(self._root / FEATURES):
             if NAME.fullmatch(name):
                 self._feature(self._root / FEATURES / name, bar)
+        if not (self._found.quick or self._found.faults):
+            self._read_as_readers_do()
+
+    def _read_as_readers_do(self) -> None:
+        """What is committed whole may still be what no writer of emocache would have written."""
+        try:
+            store = open_store(self._root)
+            _ = store.roster
+            for feature in store.features.values():
+                _ = feature.layers
+                feature.ledger_rows()
+        except DamagedStore as error:
+            self._fault(self._root, str(error).removeprefix(f"{self._root}/"))
 
     def _feature(self, folder: Path, bar: tqdm[Any]) -> None:
         fingerprint = self._fingerprint(folder)

@@ -218,6 +218,13 @@ def test_a_key_that_a_segment_names_twice_is_a_fault(store: Path) -> None:
     assert "keys: name a content twice" in str(verify_store(store))
 
 
+def test_rows_that_are_whole_and_mean_nothing_are_a_fault(store: Path) -> None:
+    text = np.frombuffer(b'{"status":"perhaps"}\n', dtype=np.uint8)
+    facts = {"fingerprint": recipe().fingerprint, "layers": [], "rows": 0}
+    segment_module.write_segment(stand_in(store).folder / "segments", "cells", {"ledger": text}, facts)
+    assert "a ledger row has no key or status that is known" in str(verify_store(store))
+
+
 def test_an_interrupted_check_is_taken_up_and_a_finished_one_begins_again(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
