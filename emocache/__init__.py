@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from emocache.extract.run import extract_features
     from emocache.heads.fit import fit_head
     from emocache.heads.runs import load_run
-    from emocache.store import open_store, read_manifest
+    from emocache.store import FeatureDataset, open_store, read_manifest
     from emocache.store.collection import collect_garbage
     from emocache.store.compaction import compact_store
     from emocache.store.export import export_array
@@ -28,6 +28,7 @@ __version__ = version("emocache")
 
 _HOME = {
     "EmocacheError": "errors",
+    "FeatureDataset": "store",
     "collect_garbage": "store.collection",
     "compact_store": "store.compaction",
     "describe_feature": "store.report",
@@ -47,6 +48,7 @@ _HOME = {
 
 __all__ = [
     "EmocacheError",
+    "FeatureDataset",
     "collect_garbage",
     "compact_store",
     "describe_feature",

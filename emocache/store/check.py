@@ -9,6 +9,7 @@ import numpy as np
 
 from emocache.errors import DamagedStore
 from emocache.store.files import COMMIT_NAME
+from emocache.store.roster import roster_arrays
 from emocache.store.segment import REPAIR, Segment, open_segment
 
 
@@ -75,6 +76,8 @@ def _check_content(segment: Segment, found: SegmentCheck) -> None:
             segment.rows(array)
         except DamagedStore as error:
             found.add(array, error)
+    if segment.manifest["kind"] == "roster" and not found.faults:
+        _check_roster(segment, found)
     if segment.manifest["kind"] != "cells" or "keys" not in segment.arrays:
         return
     keys = segment.read("keys")
@@ -84,3 +87,15 @@ def _check_content(segment: Segment, found: SegmentCheck) -> None:
         offsets = segment.read("offsets")
         if offsets[0] != 0 or offsets[-1] != segment.arrays["values"].shape[0] or (np.diff(offsets) < 0).any():
             found.faults["offsets"] = "do not cut the values into clips"
+
+
+def _check_roster(segment: Segment, found: SegmentCheck) -> None:
+    """The names and keys that stand beside the rows must be those of the rows."""
+    try:
+        expected = roster_arrays(segment.rows("rows"))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        found.faults["rows"] = f"are no roster rows: {type(error).__name__}: {error}"
+        return
+    for array, content in expected.items():
+        if array in segment.arrays and not np.array_equal(segment.read(array), content):
+            found.faults[array] = "are not those of the rows"

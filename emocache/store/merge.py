@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,17 +133,26 @@ def _copy_segments(source: Path, target: Path, done: Merge) -> None:
     if source.resolve() == target.resolve():
         return
     there = read_segments(target)
-    held = {segment.name for segment in there}
+    held = {segment.manifest["sha256"] for segment in there}
     superseded = {name for segment in there for name in segment.manifest["supersedes"]}
     for segment in committed_segments(source):
-        if segment.name in held | superseded:
+        if segment.manifest["sha256"] in held or segment.name in superseded:
             done.held += 1
             continue
         try:
-            done.bytes += _copy_segment(segment, target / segment.name)
+            done.bytes += _copy_segment(segment, _place_for(segment.name, target))
             done.segments += 1
         except DamagedStore as error:
             done.damaged.append(str(error))
+
+
+def _place_for(name: str, target: Path) -> Path:
+    """Where a segment is copied to: its own name, or one just behind it where a broken copy took that.
+
+    What is not committed is left alone: another merge may be at work on it; collection deletes it when it is old.
+    """
+    taken = os.path.lexists(target / name)
+    return target / (f"{name.partition('.')[0]}.{secrets.token_hex(4)}" if taken else name)
 
 
 def _copy_segment(segment: Segment, target: Path) -> int:

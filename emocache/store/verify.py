@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from emocache.errors import DamagedStore, some
+from emocache.errors import DamagedStore
 from emocache.spec import Recipe, bytes_text
 from emocache.store.check import SegmentCheck, check_segment
 from emocache.store.documents import NAME, check_seal, group_document, read_group
 from emocache.store.duplicates import overlaps
 from emocache.store.files import COMMIT_NAME, folder_names, read_file
-from emocache.store.index import INDEX, SEGMENTS, read_snapshot
+from emocache.store.index import INDEX, SEGMENTS
 from emocache.store.progress import Progress
 from emocache.store.removal import remove_segment
 from emocache.store.repair import repair_segment
 from emocache.store.roster import FOLDER as ROSTER
 from emocache.store.segment import Segment, ensure_group, segment_names
+from emocache.store.snapshot_check import snapshot_fault
 from emocache.store.store import FEATURES, Store, open_store
 from emocache.store.table import counted
 
@@ -114,6 +114,19 @@ class _Check:
         for name in folder_names(self._root / FEATURES):
             if NAME.fullmatch(name):
                 self._feature(self._root / FEATURES / name, bar)
+        if not (self._found.quick or self._found.faults):
+            self._read_as_readers_do()
+
+    def _read_as_readers_do(self) -> None:
+        """What is committed whole may still be what no writer of emocache would have written."""
+        try:
+            store = open_store(self._root)
+            _ = store.roster
+            for feature in store.features.values():
+                _ = feature.layers
+                feature.ledger_rows()
+        except DamagedStore as error:
+            self._fault(self._root, str(error).removeprefix(f"{self._root}/"))
 
     def _feature(self, folder: Path, bar: tqdm[Any]) -> None:
         fingerprint = self._fingerprint(folder)
@@ -215,16 +228,19 @@ class _Check:
 
     def _index(self, fingerprint: str, cells: list[SegmentCheck], snapshots: list[SegmentCheck]) -> None:
         """A snapshot names every segment that it covers: one that is gone without a successor was lost."""
-        there = {check.folder.name for check in cells if check.committed}
-        superseded = {name for check in cells if check.segment for name in check.segment.manifest["supersedes"]}
+        whole = {check.folder.name: check.segment for check in cells if check.segment and not check.faults}
+        known = {check.folder.name for check in cells if check.committed}
+        known |= {name for segment in whole.values() for name in segment.manifest["supersedes"]}
         for check in snapshots:
-            what = _snapshot_fault(check.folder, fingerprint, there | superseded)
+            what = snapshot_fault(check.folder, fingerprint, whole, known, quick=self._found.quick)
             if not what:
                 continue
             fault = self._fault(check.folder, what)
             if self._found.repair:
                 remove_segment(check.folder)
-                fault.repaired = "the snapshot is deleted; emocache extract computes again what is missing"
+                fault.repaired = (
+                    "the snapshot is deleted; emocache extract computes again what is missing, if anything is"
+                )
 
     def _duplicates(self, feature: Path, segments: list[Segment]) -> None:
         superseded = {name for segment in segments for name in segment.manifest["supersedes"]}
@@ -253,13 +269,3 @@ class _Check:
 
     def _note(self, place: Path, what: str) -> None:
         self._found.notes.append(Finding(str(place.relative_to(self._root)), what))
-
-
-def _snapshot_fault(folder: Path, fingerprint: str, known: Collection[str]) -> str:
-    """What is wrong with a snapshot beyond its bytes; nothing is an empty text."""
-    try:
-        snapshot = read_snapshot(folder, fingerprint)
-    except DamagedStore as error:
-        return str(error).removeprefix(f"{folder}: ")
-    lost = sorted(set(snapshot.cards) - set(known)) if snapshot is not None else []
-    return f"names segments that are gone: {some(lost)}" if lost else ""

@@ -14,8 +14,9 @@ from emocache.store import open_or_make_store, open_store
 from emocache.store import segment as segment_module
 from emocache.store import verify as verify_module
 from emocache.store.check import check_segment
-from emocache.store.index import write_snapshot
-from emocache.store.segment import Segment
+from emocache.store.index import open_catalog, snapshot_arrays, write_snapshot
+from emocache.store.roster import roster_arrays
+from emocache.store.segment import Segment, ensure_group
 
 from .filling import cells, fail, fill, key, name_clips, numbers, recipe, segments, stand_in
 
@@ -216,6 +217,39 @@ def test_a_key_that_a_segment_names_twice_is_a_fault(store: Path) -> None:
     facts = {"fingerprint": recipe().fingerprint, "layers": [1], "rows": 2}
     segment_module.write_segment(stand_in(store).folder / "segments", "cells", arrays, facts)
     assert "keys: name a content twice" in str(verify_store(store))
+
+
+def test_rows_that_are_whole_and_mean_nothing_are_a_fault(store: Path) -> None:
+    text = np.frombuffer(b'{"status":"perhaps"}\n', dtype=np.uint8)
+    facts = {"fingerprint": recipe().fingerprint, "layers": [], "rows": 0}
+    segment_module.write_segment(stand_in(store).folder / "segments", "cells", {"ledger": text}, facts)
+    assert "a ledger row has no key or status that is known" in str(verify_store(store))
+
+
+def test_a_snapshot_that_finds_other_clips_than_its_segments_hold_is_a_fault(store: Path) -> None:
+    feature = stand_in(store)
+    catalog = open_catalog(feature.folder, feature.fingerprint)
+    arrays = snapshot_arrays(catalog)
+    arrays["keys"] = arrays["keys"][::-1].copy()
+    ensure_group(feature.folder / "index")
+    facts = {"fingerprint": feature.fingerprint, "rows": len(arrays["keys"])}
+    segment_module.write_segment(feature.folder / "index", "index", arrays, facts)
+    assert "finds other clips than its segments hold" in str(verify_store(store, repair=True))
+    assert not verify_store(store).faults
+    assert len(cells(store)) == 8
+
+
+def test_a_snapshot_of_nothing_is_no_fault(tmp_path: Path) -> None:
+    feature = open_or_make_store(tmp_path / "s.zarr").add_feature(recipe(), {})
+    write_snapshot(feature.folder, feature.fingerprint)
+    assert not verify_store(tmp_path / "s.zarr").faults
+
+
+def test_names_beside_the_roster_that_are_not_those_of_its_rows_are_a_fault(store: Path) -> None:
+    rows = [{"clip_id": name, "keys": {"audio": key(number).hex()}, "columns": {}} for number, name in enumerate("ab")]
+    arrays = {**roster_arrays(rows), "keys": roster_arrays(rows[::-1])["keys"]}
+    segment_module.write_segment(store / "roster", "roster", arrays, {"rows": 2})
+    assert "keys: are not those of the rows" in str(verify_store(store))
 
 
 def test_an_interrupted_check_is_taken_up_and_a_finished_one_begins_again(

@@ -1,0 +1,78 @@
+"""Every file that emocache writes opens in zarr-python and in tensorstore, bit for bit, without a warning."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorstore
+import zarr
+from numpy.typing import NDArray
+
+from emocache.store import layout
+from emocache.store.segment import Segment, open_segment, write_segment
+
+FACTS = {"fingerprint": "0" * 64, "layers": [3, 5], "rows": 7}
+
+
+def write(parent: Path, dtype: str, codec: str | None) -> tuple[Segment, dict[str, NDArray]]:
+    rng = np.random.default_rng(0)
+    arrays = {
+        "values": rng.standard_normal((7, 2, 6)).astype(dtype),
+        "keys": rng.integers(0, 256, (7, 32), dtype=np.uint8),
+        "ledger": np.frombuffer(b'{"key": "00", "status": "ok"}\n', dtype=np.uint8),
+    }
+    name = write_segment(parent, "cells", arrays, FACTS, codec=codec)
+    segment = open_segment(parent / name)
+    assert segment is not None
+    return segment, arrays
+
+
+@pytest.fixture(params=[None, "zstd", "blosc"])
+def codec(request: pytest.FixtureRequest) -> str | None:
+    return request.param
+
+
+@pytest.fixture(params=["one chunk a layer", "three rows a chunk"])
+def cut(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "three rows a chunk":  # seven rows: the last chunk is filled up
+        monkeypatch.setattr(layout, "CHUNK_BYTES", 80)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_zarr_python_reads_the_same_bits(tmp_path: Path, cut: None, codec: str | None, dtype: str) -> None:
+    segment, arrays = write(tmp_path, dtype, codec)
+    group = zarr.open_group(segment.folder, mode="r")
+    assert sorted(group.array_keys()) == sorted(arrays)
+    for name, array in arrays.items():
+        found = group[name]
+        assert isinstance(found, zarr.Array)
+        assert np.asarray(found[:]).tobytes() == array.tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_tensorstore_reads_the_same_bits(tmp_path: Path, cut: None, codec: str | None, dtype: str) -> None:
+    segment, arrays = write(tmp_path, dtype, codec)
+    for name, array in arrays.items():
+        place = {"driver": "file", "path": f"{segment.folder / name}/"}
+        found = tensorstore.open({"driver": "zarr3", "kvstore": place}, read=True).result()
+        assert found.read().result().tobytes() == array.tobytes()
+
+
+def test_the_reader_reads_the_same_bits(tmp_path: Path, cut: None, codec: str | None) -> None:
+    segment, arrays = write(tmp_path, "float16", codec)
+    for position in range(2):
+        np.testing.assert_array_equal(segment.read("values", position), arrays["values"][:, position])
+    np.testing.assert_array_equal(segment.read("keys"), arrays["keys"])
+    for file in segment.manifest["files"]:
+        segment.prove_file(file)
+
+
+def test_a_codec_that_shrinks_a_chunk_beyond_belief_is_not_used(tmp_path: Path) -> None:
+    """A reader refuses chunks that grow a thousandfold, so nothing that does is written."""
+    values = np.zeros((4096, 1, 256), dtype=np.float32)
+    facts = {**FACTS, "layers": [0], "rows": 4096}
+    arrays = {"values": values, "keys": np.zeros((4096, 32), dtype=np.uint8)}
+    segment = open_segment(tmp_path / write_segment(tmp_path, "cells", arrays, facts, codec="zstd"))
+    assert segment is not None
+    assert segment.arrays["values"].codec is None
+    np.testing.assert_array_equal(segment.read("values"), values[:, 0])
