@@ -73,7 +73,7 @@ def test_extract_and_heads_meet_the_store_where_the_design_says(here: str) -> No
         ("import emocache.cli", "torch zarr pandas numpy sklearn"),
         ("import emocache; emocache.open_store", "torch zarr"),
         ("import emocache; emocache.list_encoders()", "torch transformers"),
-        ("import emocache.extract.worker, emocache.extract.audio", "torch transformers pandas"),
+        ("import emocache.extract.worker, emocache.extract.media.audio", "torch transformers pandas"),
     ],
 )
 def test_what_must_be_light_loads_nothing_heavy(command: str, forbidden: str) -> None:
