@@ -102,8 +102,10 @@ class DecodePool:
     ) -> None:
         self._threads.shutdown(wait=kind is None, cancel_futures=True)
         for worker in list(self._running):
-            worker.stop()
+            worker.process.kill()  # its thread wakes up, and alone may close the channel that it waits at
         self._threads.shutdown(wait=True)
+        for worker in self._running:
+            worker.stop()
 
     def decode(self, items: Iterable[tuple[Item, Source]], ahead: int) -> Iterator[tuple[Item, Outcome]]:
         """Decode each source; outcomes come in the order of `items`, at most `ahead` of them held at a time."""
