@@ -14,7 +14,7 @@ from emocache.store.files import COMMIT_NAME, is_plain_folder
 from emocache.store.index import INDEX, SEGMENTS, read_snapshot
 from emocache.store.removal import changed_ms, length_of, remove
 from emocache.store.roster import FOLDER as ROSTER
-from emocache.store.segment import Segment, read_segments, segment_names
+from emocache.store.segment import Segment, read_segments, segment_names, superseded_by
 from emocache.store.store import FEATURES, open_store
 from emocache.store.table import counted
 
@@ -125,13 +125,14 @@ def _garbage(parent: Path) -> Iterator[_Piece]:
     """What no reader needs of some segments, lowest name first: what others superseded goes before those others."""
     committed = read_segments(parent)
     yield from _unfinished(parent, committed)
+    whole = [segment for segment in committed if _is_whole(segment)]
+    superseded = superseded_by(whole)
     since_ms: dict[str, int] = {}
-    for heir in committed:
-        if heir.manifest["supersedes"] and _is_whole(heir):
-            at_ms = int(heir.manifest["made"]["at_ms"])
-            since_ms |= {name: min(at_ms, since_ms.get(name, at_ms)) for name in heir.manifest["supersedes"]}
+    for heir in whole:
+        at_ms = int(heir.manifest["made"]["at_ms"])
+        since_ms |= {name: min(at_ms, since_ms.get(name, at_ms)) for name in heir.manifest["supersedes"]}
     for segment in committed:
-        if segment.name in since_ms:
+        if segment.name in superseded:
             yield _Piece(segment.folder, "superseded by larger ones", since_ms[segment.name])
 
 

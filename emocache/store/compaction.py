@@ -98,14 +98,25 @@ def _compact_feature(store: Store, feature: Feature, codec: str | None, done: Co
     target = feature.folder / SEGMENTS
     packing = None if codec == UNPACKED else codec
     ledger = _counting_rows(live, taken)
+    made: list[str] = []
     for batch in batches:
         arrays, facts = arrays_of(batch)
         mine = [ledger.pop(key) for key in map(bytes.hex, batch_keys(batch)) if key in ledger]
         rest = list(ledger.values()) if batch is batches[-1] else []
         arrays |= _ledger(mine + rest)
         facts["fingerprint"] = feature.fingerprint
-        gone = names if batch is batches[-1] else ()
-        write_segment(target, "cells", arrays, facts, supersedes=gone, codec=packing, name=_name_behind(names))
+        last = batch is batches[-1]
+        name = write_segment(
+            target,
+            "cells",
+            arrays,
+            facts,
+            supersedes=names if last else (),
+            along=made if last else (),
+            codec=packing,
+            name=_name_behind(names),
+        )
+        made.append(name)
     if not batches:
         facts = {"fingerprint": feature.fingerprint, "layers": [], "rows": 0}
         write_segment(

@@ -137,7 +137,7 @@ def _is_deep(value: Any) -> bool:
 
 def lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """UTF-8 JSON lines, one row each."""
-    return b"".join(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n" for row in rows)
+    return b"".join([_ENCODER.encode(row).encode() + b"\n" for row in rows])
 
 
 def parse_lines(data: bytes, path: Path) -> Iterator[dict[str, Any]]:
@@ -164,3 +164,4 @@ def _no_constant(name: str) -> Any:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)

@@ -113,7 +113,7 @@ class Feature:
         return self.names_of(self._held_rows(self.layers if layers is None else layers))
 
     def _held_rows(self, layers: Sequence[int]) -> Numbers:
-        held = np.full(len(self._clips.names), len(layers) > 0)
+        held = np.full(len(self._clips.keys), len(layers) > 0)
         for layer in layers:
             held &= self._place(layer) >= 0
         return np.flatnonzero(held)
@@ -235,7 +235,7 @@ class Feature:
                 f"{command} --layers {','.join(strange)}, or copy the segments that hold it into "
                 f"{self.folder / 'segments'}"
             )
-        if not self._clips.names:
+        if not len(self._clips.keys):
             raise MissingCells(
                 f"{self.name}: the store's roster names no clip with {self.recipe.modality}; copy the folder "
                 f"{self.folder.parent.parent / 'roster'} from where the feature came from, or {command}"

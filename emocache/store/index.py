@@ -10,7 +10,7 @@ import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
+from itertools import chain, starmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,15 @@ from emocache.errors import DamagedStore, MissingCells, some
 from emocache.store.documents import parse_json
 from emocache.store.lookup import Cells, sorted_cells
 from emocache.store.parser import MAX_SIZE
-from emocache.store.segment import REPAIR, Segment, ensure_group, open_segment, segment_names, write_segment
+from emocache.store.segment import (
+    REPAIR,
+    Segment,
+    ensure_group,
+    heirs,
+    open_segment,
+    segment_names,
+    write_segment,
+)
 
 log = logging.getLogger("emocache")
 
@@ -43,6 +51,7 @@ class Card(NamedTuple):
     layers: tuple[int, ...]
     sha256: str
     supersedes: tuple[str, ...] = ()
+    along: tuple[str, ...] = ()
 
 
 def card_of(segment: Segment) -> Card:
@@ -50,7 +59,8 @@ def card_of(segment: Segment) -> Card:
     manifest = segment.manifest
     values = segment.arrays.get("values")
     rows, layers = (0, ()) if values is None else (values.chunk_rows, segment.layers)
-    return Card(segment.name, segment.clips, rows, layers, manifest["sha256"], tuple(manifest["supersedes"]))
+    gone, along = tuple(manifest["supersedes"]), tuple(manifest.get("along", ()))
+    return Card(segment.name, segment.clips, rows, layers, manifest["sha256"], gone, along)
 
 
 # --- snapshots -------------------------------------------------------------------------------------------------------
@@ -108,7 +118,7 @@ def _parse_cards(document: Mapping[str, Any]) -> dict[str, Card]:
     columns = zip(
         names, _counts(clips), _counts(document["chunk_rows"]), each, seals, map(older.__getitem__, names), strict=True
     )
-    return dict(zip(names, map(Card._make, columns), strict=True))
+    return dict(zip(names, starmap(Card, columns), strict=True))
 
 
 def _counts(values: Iterable[Any]) -> list[int]:
@@ -282,6 +292,8 @@ def open_catalog(feature: Path, fingerprint: str, only: Collection[str] | None =
     """
     names = segment_names(feature / SEGMENTS)
     snapshot = newest_snapshot(feature, fingerprint)
+    if only is None and snapshot is not None and not snapshot.cards.keys() <= set(names):
+        snapshot = None  # this is a part of what it was taken of: what supersedes what must be asked anew
     covered = {} if snapshot is None else snapshot.cards
     wanted = names if only is None else sorted(set(only) & set(names))
     cards = {name: covered[name] for name in wanted if name in covered}
@@ -309,6 +321,10 @@ def _live(cards: Mapping[str, Card]) -> dict[str, Card]:
     """The cards that no other supersedes; one that counts takes over what those that it supersedes had superseded."""
     if not any(card.supersedes for card in cards.values()):
         return dict(cards)
+    holds = heirs(cards, {name: (card.supersedes, card.along) for name, card in cards.items() if card.supersedes})
+    cards = {
+        name: card._replace(supersedes=card.supersedes * (name in holds), along=()) for name, card in cards.items()
+    }
     gone = set(chain.from_iterable(card.supersedes for card in cards.values()))
     return {name: card._replace(supersedes=_closure(card, cards)) for name, card in cards.items() if name not in gone}
 

@@ -17,7 +17,7 @@ from emocache.store.files import COMMIT_NAME, Batch, commit, create_once, make_f
 from emocache.store.index import SEGMENTS
 from emocache.store.roster import FOLDER as ROSTER
 from emocache.store.roster import write_roster
-from emocache.store.segment import Segment, committed_segments, ensure_group, read_segments
+from emocache.store.segment import Segment, committed_segments, ensure_group, read_segments, superseded_by
 from emocache.store.store import FEATURES, Store, open_or_make_store, open_store
 from emocache.store.table import counted
 
@@ -134,7 +134,7 @@ def _copy_segments(source: Path, target: Path, done: Merge) -> None:
         return
     there = read_segments(target)
     held = {segment.manifest["sha256"] for segment in there}
-    superseded = {name for segment in there for name in segment.manifest["supersedes"]}
+    superseded = superseded_by(there)
     for segment in committed_segments(source):
         if segment.manifest["sha256"] in held or segment.name in superseded:
             done.held += 1

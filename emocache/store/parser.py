@@ -51,7 +51,7 @@ def parse_manifest(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Array
     kind = manifest.get("kind")
     if not isinstance(kind, str) or kind not in _KEYS:
         raise _refusal(folder, f"kind is {kind!r}, expected one of {', '.join(_KEYS)}")
-    _check_keys(folder, manifest, _KEYS[kind], "the manifest")
+    _check_keys(folder, manifest, _KEYS[kind] | ({"along"} & set(manifest)), "the manifest")
     _check_facts(folder, manifest)
     arrays = _parse_arrays(folder, manifest["arrays"], _ARRAYS[kind])
     _check_files(folder, manifest["files"], arrays)
@@ -84,6 +84,9 @@ def _is_count(value: Any, least: int = 0, beyond: int = MAX_SIZE) -> bool:
 
 
 def _check_facts(folder: Path, manifest: Mapping[str, Any]) -> None:
+    along = manifest.get("along", [""])
+    good = isinstance(along, list) and along and all(isinstance(name, str) for name in along)
+    _expect(folder, bool(good) and folder.name not in along, "along names no other segments")
     _expect(folder, _is_count(manifest["rows"]), f"rows is {manifest['rows']!r}, expected a count")
     made = manifest["made"]
     _expect(folder, isinstance(made, dict), "made is no map")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,13 +25,18 @@ Numbers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ClipKeys:
-    """The clips that have something of one modality, in roster order, and the key of what they have.
+    """The clips that have something of one modality, in roster order.
 
-    names: the clip ids; keys: ``(n, 32)`` uint8
+    keys: ``(n, 32)`` uint8: the key of what each has; load_names: reads their clip ids
     """
 
-    names: Sequence[str]
     keys: Keys
+    load_names: Callable[[], list[str]]
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The clip ids; read when they are first asked for, because many reads do without."""
+        return self.load_names()
 
     @cached_property
     def position(self) -> Mapping[str, int]:
@@ -44,22 +49,34 @@ def clip_keys(store: Path, modality: Modality) -> ClipKeys:
 
     raises: DamagedStore if the roster is damaged
     """
+    segments = committed_segments(store / FOLDER)
+    if len(segments) == 1 and "names" in segments[0].arrays:
+        held, keys = _keys_of(segments[0].read("keys"), modality)
+        return ClipKeys(keys, lambda: _taken(_names_of(segments[0]), held))
     number: dict[str, int] = {}
     parts: list[tuple[Numbers, Keys]] = []
-    for segment in committed_segments(store / FOLDER):
-        names, keys = _table_of(segment)
+    for segment in segments:
+        names, table = _table_of(segment)
         rows = np.array([number.setdefault(name, len(number)) for name in names], dtype=np.int64)
-        column = MODALITIES.index(modality)
-        held = keys[:, column] == 1
-        start = len(MODALITIES) + column * KEY_BYTES
-        parts.append((rows[held], keys[held, start : start + KEY_BYTES]))
+        held, keys = _keys_of(table, modality)
+        parts.append((rows[held], keys))
     found = np.zeros((len(number), KEY_BYTES), dtype=np.uint8)
     present = np.zeros(len(number), dtype=np.bool_)
     for rows, keys in parts:
         found[rows], present[rows] = keys, True
-    everyone = list(number)
-    names = everyone if present.all() else [everyone[row] for row in np.flatnonzero(present).tolist()]
-    return ClipKeys(names, found if present.all() else found[present])
+    return ClipKeys(found[present], lambda: _taken(list(number), present))
+
+
+def _keys_of(table: Keys, modality: Modality) -> tuple[NDArray[np.bool_], Keys]:
+    """Which rows of a segment's ``(n, 99)`` have a key of `modality`, and those keys."""
+    column = MODALITIES.index(modality)
+    held = table[:, column] == 1
+    start = len(MODALITIES) + column * KEY_BYTES
+    return held, table[held, start : start + KEY_BYTES]
+
+
+def _taken(names: list[str], held: NDArray[np.bool_]) -> list[str]:
+    return names if held.all() else [names[row] for row in np.flatnonzero(held).tolist()]
 
 
 def roster_arrays(rows: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[Any]]:
@@ -81,14 +98,24 @@ def roster_arrays(rows: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[Any]]:
 
 def _table_of(segment: Segment) -> tuple[list[str], Keys]:
     """A segment's names and keys, ``(n, 99)``."""
-    if "names" not in segment.arrays:
-        arrays = roster_arrays(list(_rows_of(segment)))
-        return json.loads(arrays["names"].tobytes()), arrays["keys"]
+    if "names" in segment.arrays:
+        return _names_of(segment), segment.read("keys")
+    rows = list(_rows_of(segment))
+    return [row["clip_id"] for row in rows], roster_arrays(rows)["keys"]
+
+
+def _names_of(segment: Segment) -> list[str]:
+    """The clip ids of a segment's rows.
+
+    raises: DamagedStore if they are no list of as many different names as there are rows
+    """
     where = segment.folder / "names"
     names = parse_json(segment.read("names").tobytes(), where)
     if not (isinstance(names, list) and len(names) == segment.clips and all(isinstance(name, str) for name in names)):
         raise DamagedStore(f"{where}: not the names of {segment.clips} clips; copy the store again")
-    return names, segment.read("keys")
+    if len(set(names)) != len(names):
+        raise DamagedStore(f"{where}: a clip is named twice; copy the store again")
+    return names
 
 
 def roster_rows(store: Path) -> Iterator[dict[str, Any]]:

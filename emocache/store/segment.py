@@ -84,6 +84,7 @@ def write_segment(
     facts: Mapping[str, Any],
     *,
     supersedes: Collection[str] = (),
+    along: Collection[str] = (),
     codec: str | None = None,
     name: str | None = None,
 ) -> str:
@@ -93,6 +94,7 @@ def write_segment(
     arrays: by name; ``values`` is ``(row, layer, dim)``
     facts: what the manifest says besides: ``rows``, and for cells ``fingerprint`` and ``layers``
     supersedes: segments of `parent` that no reader shall look at from now on
+    along: the other segments that hold a part of what those held: without all of them, `supersedes` does not hold
     codec: ``zstd`` or ``blosc`` for ``values``; left out: raw, so that it can be mapped
     raises: OSError if the disk refuses; what was written then is removed, as far as that goes
     """
@@ -116,6 +118,7 @@ def write_segment(
                     "arrays": described,
                     "files": files,
                     "supersedes": sorted(supersedes),
+                    **({"along": sorted(along)} if along else {}),
                     "made": {"by": _who(), "at_ms": time.time_ns() // 1_000_000, "with": f"emocache {__version__}"},
                 }
             )
@@ -411,8 +414,34 @@ def read_segments(parent: Path) -> list[Segment]:
 def committed_segments(parent: Path) -> list[Segment]:
     """The segments that count: committed, and not superseded by another that is committed."""
     committed = read_segments(parent)
-    superseded = {name for segment in committed for name in segment.manifest["supersedes"]}
+    superseded = superseded_by(committed)
     return [segment for segment in committed if segment.name not in superseded]
+
+
+def superseded_by(segments: Iterable[Segment]) -> set[str]:
+    """The names of what some segments supersede; see `heirs`."""
+    listed = {segment.name: segment.manifest for segment in segments}
+    claims = {
+        name: (facts["supersedes"], facts.get("along", ())) for name, facts in listed.items() if facts["supersedes"]
+    }
+    return {name for heir in heirs(listed, claims) for name in claims[heir][0]}
+
+
+def heirs(there: Collection[str], claims: Mapping[str, tuple[Iterable[str], Iterable[str]]]) -> set[str]:
+    """Whose claim to supersede others holds: all that was made along with it is there, or superseded in its turn.
+
+    A part of a compaction must not hide what only the whole of it holds: copies may bring any part of it first.
+
+    there: the names of all segments; claims: name to (what it supersedes, what was made along with it)
+    """
+    found: set[str] = set()
+    known = set(there)
+    while True:
+        new = {name for name, (_, along) in claims.items() if name not in found and known.issuperset(along)}
+        if not new:
+            return found
+        found |= new
+        known.update(*(claims[name][0] for name in new))
 
 
 def ensure_group(folder: Path) -> None:

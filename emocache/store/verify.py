@@ -19,7 +19,7 @@ from emocache.store.progress import Progress
 from emocache.store.removal import remove_segment
 from emocache.store.repair import repair_segment
 from emocache.store.roster import FOLDER as ROSTER
-from emocache.store.segment import Segment, ensure_group, segment_names
+from emocache.store.segment import Segment, ensure_group, segment_names, superseded_by
 from emocache.store.snapshot_check import snapshot_fault
 from emocache.store.store import FEATURES, Store, open_store
 from emocache.store.table import counted
@@ -230,7 +230,7 @@ class _Check:
         """A snapshot names every segment that it covers: one that is gone without a successor was lost."""
         whole = {check.folder.name: check.segment for check in cells if check.segment and not check.faults}
         known = {check.folder.name for check in cells if check.committed}
-        known |= {name for segment in whole.values() for name in segment.manifest["supersedes"]}
+        known |= superseded_by(whole.values())
         for check in snapshots:
             what = snapshot_fault(check.folder, fingerprint, whole, known, quick=self._found.quick)
             if not what:
@@ -243,7 +243,7 @@ class _Check:
                 )
 
     def _duplicates(self, feature: Path, segments: list[Segment]) -> None:
-        superseded = {name for segment in segments for name in segment.manifest["supersedes"]}
+        superseded = superseded_by(segments)
         live = [segment for segment in segments if segment.name not in superseded]
         twice = 0
         for both in overlaps(live):

@@ -36,6 +36,7 @@ class FeatureWriter:
     _keys: list[bytes] = field(default_factory=list)
     _values: list[NDArray[Any]] = field(default_factory=list)
     _ledger: list[dict[str, Any]] = field(default_factory=list)
+    _bytes: int = 0
     _since: float = field(default_factory=time.monotonic)
 
     def add(self, key: bytes, values: NDArray[Any], facts: Mapping[str, Any]) -> None:
@@ -46,6 +47,7 @@ class FeatureWriter:
         self._check(key, values)
         self._keys.append(key)
         self._values.append(values)
+        self._bytes += values.nbytes
         self._ledger.append({"key": key.hex(), "status": "ok", "facts": dict(facts)})
         self._flush_if_due()
 
@@ -69,9 +71,8 @@ class FeatureWriter:
         self._flush_if_due()
 
     def _flush_if_due(self) -> None:
-        held = sum(value.nbytes for value in self._values)
         late = time.monotonic() - self._since > FLUSH_SECONDS
-        if len(self._ledger) >= FLUSH_CLIPS or held >= FLUSH_BYTES or late:
+        if len(self._ledger) >= FLUSH_CLIPS or self._bytes >= FLUSH_BYTES or late:
             self.flush()
 
     def flush(self) -> None:
@@ -80,7 +81,7 @@ class FeatureWriter:
         if self._ledger:
             facts = {"fingerprint": self.fingerprint, "layers": list(self.layers), "rows": len(self._keys)}
             write_segment(self.folder / "segments", "cells", self._arrays(), facts)
-            self._keys, self._values, self._ledger = [], [], []
+            self._keys, self._values, self._ledger, self._bytes = [], [], [], 0
         self._since = time.monotonic()
         self.seconds += self._since - started
 

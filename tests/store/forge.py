@@ -16,11 +16,13 @@ import numpy as np
 
 from emocache.store import open_store
 
-from .book import commit, make_store, row
+from .book import CLIPS, LAYERS, commit, make_store, row
 
 MEMORY_FLOOR = 4 * 2**20
 MEMORY_FACTOR = 64
 """Reading a hostile store may take 4 MB, and 64 times what lies on the disk: JSON grows when it is parsed."""
+
+TRUE_ROWS = {row(number, layer).tobytes() for number in range(CLIPS) for layer in LAYERS}
 
 Map = dict[str, Any]
 
@@ -91,17 +93,22 @@ def roster_segment(store: Path) -> Path:
     return next(path.parent for path in store.glob("roster/*/zarr.json"))
 
 
-def use(path: Path) -> int:
-    """Do all that a reader does; every value is exact, or else an error is raised. Returns how many cells were seen."""
+def use(path: Path, *, swapped: bool = False) -> int:
+    """Do all that a reader does; every value is exact, or else an error is raised. Returns how many cells were seen.
+
+    swapped: a signed lie may file one true row under another's name, and nobody can tell; still no other bytes are read
+    """
     store = open_store(path)
     named = {record["clip_id"]: record for record in store.roster}
     seen = 0
     for feature in store.features.values():
         feature.ledger()
-        assert set(feature.clips) <= set(named)
         for layer in feature.layers:
             clips = feature.held([layer])
             read = feature.read(clips, [layer])
+            if swapped or not all("audio" in named.get(clip, {"keys": ()})["keys"] for clip in clips):
+                assert {found.tobytes() for found in read[:, 0]} <= TRUE_ROWS
+                continue
             numbers = [int.from_bytes(bytes.fromhex(named[clip]["keys"]["audio"])) for clip in clips]
             for number, found in zip(numbers, read[:, 0], strict=True):
                 np.testing.assert_array_equal(found, row(number, layer))
