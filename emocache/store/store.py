@@ -190,7 +190,9 @@ def find_store(path: str | Path | None = None) -> Store | None:
         needed = next(above for above in (folder, *folder.absolute().parents) if above.exists())
         if not needed.is_dir():
             raise StoreError(f"{folder}: cannot write a store here: {needed} is no folder; name another with --store")
-        if store is None and needed == folder and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+        names = {entry.name for entry in folder.iterdir()} if store is None and needed == folder else set()
+        strange = {name for name in names if not name.startswith(".")}
+        if strange and COMMIT_NAME not in strange:  # else another writer made it in this very moment
             raise NotAStore(f"{folder}: not an emocache store, and not empty; name another folder with --store")
         allowed = os.access(needed, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
     except PermissionError:
