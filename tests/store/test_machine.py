@@ -194,7 +194,7 @@ class Machine(RuleBasedStateMachine):
     def is_damaged(self, name: str, which: int, place: int, how: str, mend: bool) -> None:
         """A file of a committed segment changes: never a wrong value, verify names it, repair drops no more than it."""
         path = self.paths[name]
-        files = sorted(file for s in self.feature(name).segments for file in s.folder.rglob("*") if file.is_file())
+        files = [s.folder / file for s in self.feature(name).segments for file in ("zarr.json", *s.manifest["files"])]
         if not files:
             return
         file = files[which % len(files)]

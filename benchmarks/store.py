@@ -1,0 +1,365 @@
+"""The store against a memory map of the same bytes, and against what else one might keep features in.
+
+    python benchmarks/store.py [--clips 200000] [--folder DIR]
+
+Prints one table of the bars that the store must reach and one of rivals, all measured in this run: h5py, lmdb and lance
+take part where they are installed. Needs about 5 times the features' size on the disk (400 MB for 200,000 clips).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import emocache
+from emocache.spec import Recipe
+from emocache.store import Feature, FeatureWriter, open_or_make_store, open_store, write_roster
+
+DIM, BATCH, REPEATS = 1024, 256, 7
+Rows = NDArray[np.float16]
+
+
+# --- the store -------------------------------------------------------------------------------------------------------
+
+
+def features(clips: int, seed: int = 0) -> Rows:
+    """``(clip, dim)`` fp16, as random as features are for a compressor."""
+    return np.random.default_rng(seed).standard_normal((clips, DIM), dtype=np.float32).astype(np.float16)
+
+
+def key(number: int) -> bytes:
+    """A content key, spread over all values as real ones are."""
+    return (number * 0x9E3779B97F4A7C15 % 2**64).to_bytes(8) + number.to_bytes(24)
+
+
+def fill(path: Path, values: Rows, layers: Sequence[int] = (0,), segment: int = 256) -> Feature:
+    """A store of one feature: every layer of every clip, in segments of `segment` clips."""
+    names = [f"clip{number:07}" for number in range(len(values))]
+    store = open_or_make_store(path)
+    write_roster(path, [(name, {}) for name in names], {n: {"audio": key(i).hex()} for i, n in enumerate(names)})
+    fields = {"encoder": "bench", "modality": "audio", "pooling": "mean", "storage_dtype": "float16"}
+    feature = store.add_feature(Recipe(fields), {})
+    writer = FeatureWriter(feature.folder, feature.fingerprint, tuple(layers))
+    for number, row in enumerate(values):
+        writer.add(key(number), np.broadcast_to(row, (len(layers), DIM)), {})
+        if (number + 1) % segment == 0:
+            writer.flush()
+    writer.flush()
+    return opened(path)
+
+
+def opened(path: Path) -> Feature:
+    """The store's one feature, freshly opened."""
+    return open_store(path).features["bench"]
+
+
+# --- measuring -------------------------------------------------------------------------------------------------------
+
+
+def seconds(work: Callable[[], object], repeats: int = REPEATS, before: Callable[[], object] = int) -> float:
+    """The median time of `work`; `before` runs ahead of each round, untimed."""
+    times = []
+    for _ in range(repeats):
+        before()
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def forget(folder: Path) -> None:
+    """Drop what the page cache holds of all files below `folder`."""
+    os.sync()
+    for path in folder.rglob("*") if folder.is_dir() else [folder]:
+        if path.is_file():
+            fd = os.open(path, os.O_RDONLY)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(fd)
+
+
+def timed(value: float) -> str:
+    """``1.23 s`` or ``4.56 ms``."""
+    return f"{value:.3g} s" if value >= 1 else f"{value * 1e3:.3g} ms"
+
+
+def table(rows: Iterable[Sequence[str]]) -> str:
+    """Columns of one width, as Markdown."""
+    cells = list(rows)
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    cells.insert(1, ["-" * width for width in widths])
+    return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in cells)
+
+
+# --- rivals ----------------------------------------------------------------------------------------------------------
+
+Reader = tuple[Callable[[], object], Callable[[NDArray[np.int64]], object]]
+"""Reads everything, and a batch of rows."""
+
+
+def memmap(values: Rows, path: Path) -> Reader:
+    """The same bytes in one file, mapped: the limit."""
+    values.tofile(path)
+    mapped = np.memmap(path, dtype=np.float16, mode="r", shape=values.shape)
+    return lambda: np.array(mapped), lambda rows: mapped[rows]
+
+
+def npy_per_clip(values: Rows, path: Path) -> Reader:
+    """One npy file a clip, a folder for each thousand."""
+    files = [path / f"{number // 1000}" / f"{number}.npy" for number in range(len(values))]
+    for number, file in enumerate(files):
+        if number % 1000 == 0:
+            file.parent.mkdir(parents=True)
+        np.save(file, values[number])
+    return lambda: np.stack([np.load(file) for file in files]), lambda rows: np.stack([np.load(files[r]) for r in rows])
+
+
+def hdf5(values: Rows, path: Path) -> Reader:
+    """One chunked data set."""
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=values, chunks=(BATCH, DIM))
+    data = h5py.File(path)["x"]
+
+    def batch(rows: NDArray[np.int64]) -> object:
+        order = np.argsort(rows)
+        out = np.empty((len(rows), DIM), np.float16)
+        out[order] = data[rows[order]]
+        return out
+
+    return lambda: data[:], batch
+
+
+def zarr_python(feature: Feature) -> Reader:
+    """zarr-python on the store's own files."""
+    import zarr
+
+    arrays = [zarr.open_array(segment.folder / "values", mode="r") for segment in feature.segments]
+    starts = np.cumsum([0, *(array.shape[0] for array in arrays)])
+
+    def batch(rows: NDArray[np.int64]) -> object:
+        out = np.empty((len(rows), DIM), np.float16)
+        for array, start, end in zip(arrays, starts, starts[1:], strict=False):
+            here = np.flatnonzero((rows >= start) & (rows < end))
+            if len(here):
+                out[here] = array.oindex[rows[here] - start, 0]
+        return out
+
+    return lambda: np.concatenate([np.asarray(array[:, 0]) for array in arrays]), batch
+
+
+def lmdb(values: Rows, path: Path) -> Reader:
+    """One record a clip."""
+    import lmdb as library
+
+    environment = library.open(str(path), map_size=4 * values.nbytes + 2**24)
+    with environment.begin(write=True) as change:
+        for number, row in enumerate(values):
+            change.put(number.to_bytes(8), row.tobytes())
+
+    def read(rows: Iterable[int]) -> object:
+        with environment.begin(buffers=True) as look:
+            return np.stack([np.frombuffer(look.get(int(row).to_bytes(8), b""), np.float16) for row in rows])
+
+    return lambda: read(range(len(values))), read
+
+
+def lance(values: Rows, path: Path) -> Reader:
+    """One fixed-size list a clip."""
+    import lance as library
+    import pyarrow as pa
+
+    column = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), DIM)
+    data = library.write_dataset(pa.table({"x": column}), str(path))
+
+    def matrix(found: pa.Table) -> object:
+        return found["x"].combine_chunks().flatten().to_numpy().reshape(-1, DIM)
+
+    return lambda: matrix(data.to_table()), lambda rows: matrix(data.take(rows.tolist()))
+
+
+# --- the bars --------------------------------------------------------------------------------------------------------
+
+
+class Bars:
+    """What the store must reach, measured; `rows` is the table."""
+
+    def __init__(self) -> None:
+        self.rows: list[list[str]] = [["what", "emocache", "measured against", "ratio", "bar", ""]]
+
+    def add(self, what: str, ours: float, other: str, theirs: float, ratio: float, bar: str) -> None:
+        """One line: times in seconds; `bar` is ``>= 0.6`` or ``<= 3``."""
+        sign, limit = bar.split()
+        met = ratio >= float(limit) if sign == ">=" else ratio <= float(limit)
+        against = f"{other} {timed(theirs)}"
+        self.rows.append([what, timed(ours), against, f"{ratio:.3g} x", f"{bar} x", "met" if met else "MISSED"])
+
+
+def full_and_random(folder: Path, clips: int, bars: Bars) -> list[list[str]]:
+    """Full reads and random batches, ours and the rivals'; returns the rivals' table."""
+    values = features(clips)
+    names = [f"clip{number:07}" for number in range(clips)]
+    fill(folder / "s.zarr", values)
+    emocache.compact_store(folder / "s.zarr")
+    emocache.collect_garbage(folder / "s.zarr", older_than="0s")
+    feature = opened(folder / "s.zarr")
+    np.testing.assert_array_equal(feature.read()[:, 0], values)
+    draw = np.random.default_rng(1)
+    batches = [draw.choice(clips, min(BATCH, clips), replace=False).astype(np.int64) for _ in range(20)]
+    readers: dict[str, Reader] = {
+        "memmap": memmap(values, folder / "memmap"),
+        "emocache": (feature.read, lambda rows: feature.read([names[row] for row in rows])),
+        "one npy per clip": npy_per_clip(values, folder / "npy"),
+        "zarr-python on our files": zarr_python(feature),
+    }
+    for name, module, make in (("HDF5", "h5py", hdf5), ("LMDB", "lmdb", lmdb), ("Lance", "lance", lance)):
+        if find_spec(module):
+            readers[name] = make(values, folder / module)
+    full, random = {}, {}
+    for name, (read_all, read_batch) in readers.items():
+        few = name in {"one npy per clip", "LMDB"}
+        full[name] = seconds(read_all, repeats=2 if few else REPEATS)
+        random[name] = seconds(lambda read=read_batch: [read(rows) for rows in batches], 3) / len(batches)  # type: ignore[misc]
+    limit = "memmap"
+    bars.add(
+        f"full read of {clips:,} x {DIM} fp16, compacted",
+        full["emocache"],
+        limit,
+        full[limit],
+        full[limit] / full["emocache"],
+        ">= 0.6",
+    )
+    npy = "one npy per clip"
+    bars.add("the same", full["emocache"], npy, full[npy], full[npy] / full["emocache"], ">= 20")
+    bars.add(
+        f"random batch of {BATCH} rows, warm, compacted",
+        random["emocache"],
+        limit,
+        random[limit],
+        random["emocache"] / random[limit],
+        "<= 3",
+    )
+    rows = [["", "full read", "of memmap's speed", f"batch of {BATCH}", "memmap's time"]]
+    for name in readers:
+        speed, slower = full[limit] / full[name], random[name] / random[limit]
+        rows.append([name, timed(full[name]), f"{speed:.2g} x", timed(random[name]), f"{slower:.2g} x"])
+    return rows
+
+
+def cold_layer(folder: Path, clips: int, bars: Bars) -> None:
+    """One layer of six, nothing of it in the page cache."""
+    values = features(clips, seed=2)
+    fill(folder / "six.zarr", values, layers=range(6))
+    emocache.compact_store(folder / "six.zarr")
+    emocache.collect_garbage(folder / "six.zarr", older_than="0s")
+    values.tofile(folder / "layer")
+    segments = opened(folder / "six.zarr").folder / "segments"
+    ours = seconds(lambda: opened(folder / "six.zarr").read(layers=[3]), before=lambda: forget(segments))
+    theirs = seconds(
+        lambda: np.array(np.memmap(folder / "layer", np.float16, "r", shape=values.shape)),
+        before=lambda: forget(folder / "layer"),
+    )
+    bars.add(f"one layer of 6, {clips:,} clips, cold", ours, "memmap of that layer", theirs, ours / theirs, "<= 1.5")
+
+
+def opening(folder: Path, segments: int, bars: Bars) -> None:
+    """Opening many segments with a snapshot, against listing their folders."""
+    from emocache.store.index import write_snapshot
+
+    feature = fill(folder / "many.zarr", features(segments), segment=1)
+    write_snapshot(feature.folder, feature.fingerprint)
+
+    def scan() -> list[str]:
+        with os.scandir(feature.folder / "segments") as entries:
+            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+    ours = seconds(lambda: opened(folder / "many.zarr").layers)
+    theirs = seconds(scan)
+    bars.add(f"opening {segments:,} segments with a snapshot", ours, "directory scan", theirs, ours / theirs, "<= 10")
+
+
+def committing(folder: Path, bars: Bars) -> None:
+    """A commit of 256 clips, against one file of that size written and forced to the disk."""
+    values = features(BATCH, seed=3)
+    store = open_or_make_store(folder / "commits.zarr")
+    fields = {"encoder": "bench", "modality": "audio", "pooling": "mean", "storage_dtype": "float16"}
+    feature = store.add_feature(Recipe(fields), {})
+    keys = [key(number) for number in range(BATCH)]
+
+    def commit() -> None:
+        writer = FeatureWriter(feature.folder, feature.fingerprint, (0,))
+        for number in range(BATCH):
+            writer.add(keys[number], values[number : number + 1], {"duration_s": 1.0})
+        writer.flush()
+
+    numbers = iter(range(10_000))
+
+    def one_file() -> None:
+        with (folder / f"file{next(numbers)}").open("xb") as file:
+            file.write(values.tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+
+    ours, theirs = [], []
+    for _ in range(30):  # in turn, for a disk has its moods
+        theirs.append(seconds(one_file, 1))
+        ours.append(seconds(commit, 1))
+    mine, other = statistics.median(ours), statistics.median(theirs)
+    bars.add(f"commit of {BATCH} clips with fsync", mine, "one file written and fsynced", other, mine / other, "<= 3")
+
+
+MEMORY = """
+import json, sys
+import numpy, emocache
+feature = emocache.open_store(sys.argv[1]).features["bench"]
+def peak():
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+before = peak()
+print(json.dumps([feature.read(layers=[0]).nbytes, peak() - before]))
+"""
+
+
+def memory(folder: Path, clips: int, bars: Bars) -> None:
+    """How far a process grows while it reads a layer, beyond the result."""
+    command = [sys.executable, "-c", MEMORY, str(folder / "s.zarr")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 (our own interpreter)
+    result, grown = json.loads(done.stdout)
+    beyond = (grown - result) / 2**20
+    met = "met" if beyond <= 64 else "MISSED"
+    what, against = f"memory while reading 1 layer of {clips:,} clips", f"the result {result / 2**20:.0f} MB"
+    bars.rows.append([what, f"{grown / 2**20:.0f} MB", against, f"+ {beyond:.0f} MB", "<= + 64 MB", met])
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=int, default=200_000, help="how many; less for a quick look")
+    parser.add_argument("--folder", type=Path, help="where to work; left out: a temporary folder")
+    arguments = parser.parse_args()
+    bars = Bars()
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+        folder = Path(name)
+        rivals = full_and_random(folder, arguments.clips, bars)
+        cold_layer(folder, max(1, arguments.clips // 5), bars)
+        opening(folder, max(1, arguments.clips // 40), bars)
+        committing(folder, bars)
+        memory(folder, arguments.clips, bars)
+    print(f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}")
+    print(f"\n{table(bars.rows)}\n\n{table(rivals)}")
+
+
+if __name__ == "__main__":
+    main()
