@@ -21,6 +21,7 @@ lint: .venv/installed-for-tests
 
 bench: .venv/installed-for-tests
 	$(BIN)/python benchmarks/exactness.py
+	$(BIN)/python benchmarks/store.py
 
 # The newest versions that pyproject.toml admits, as one resolution finds them; run make test before committing them.
 lock: .venv/installed-for-tests

@@ -1,300 +1,364 @@
-"""The store against the limit (a memory map of the same bytes) and against what users do today, all in one run.
+"""The store against a memory map of the same bytes, and against what else one might keep features in.
 
-    python benchmarks/store.py [--rows 200000] [--folder DIR]
+    python benchmarks/store.py [--clips 200000] [--folder DIR]
 
-Prints a table with one line per bar: medians, and the ratio that the bar speaks of. h5py, lmdb and lance take part
-where they are installed. One npy per clip is measured on at most 20,000 clips and scaled by the number of rows.
-Cold means that the files' pages were dropped from the page cache before (posix_fadvise).
+Prints one table of the bars that the store must reach and one of rivals, all measured in this run: h5py, lmdb and lance
+take part where they are installed. Needs about 5 times the features' size on the disk (400 MB for 200,000 clips).
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
+import json
 import os
-import resource
+import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+import emocache
 from emocache.spec import Recipe
 from emocache.store import Feature, FeatureWriter, open_or_make_store, open_store, write_roster
-from emocache.store.compaction import compact_store
-from emocache.store.index import write_snapshot
-from emocache.store.segment import write_segment
 
-DIM = 1024
-BATCH = 256
-NPY_ROWS = 20_000
-LAYERS = 6
-MANY_SEGMENTS = 5_000
-Half = np.memmap[Any, np.dtype[np.float16]]
-"""``(row, DIM)`` fp16."""
+DIM, BATCH, REPEATS = 1024, 256, 7
+Rows = NDArray[np.float16]
 
 
-def median(action: Callable[[], object], rounds: int = 5, before: Callable[[], object] | None = None) -> float:
-    """The median of some timings, in seconds, after one that does not count."""
+# --- the store -------------------------------------------------------------------------------------------------------
+
+
+def features(clips: int, seed: int = 0) -> Rows:
+    """``(clip, dim)`` fp16, as random as features are for a compressor."""
+    return np.random.default_rng(seed).standard_normal((clips, DIM), dtype=np.float32).astype(np.float16)
+
+
+def key(number: int) -> bytes:
+    """A content key, spread over all values as real ones are."""
+    return (number * 0x9E3779B97F4A7C15 % 2**64).to_bytes(8) + number.to_bytes(24)
+
+
+def fill(path: Path, values: Rows, layers: Sequence[int] = (0,), segment: int = 256) -> Feature:
+    """A store of one feature: every layer of every clip, in segments of `segment` clips."""
+    names = [f"clip{number:07}" for number in range(len(values))]
+    store = open_or_make_store(path)
+    write_roster(path, [(name, {}) for name in names], {n: {"audio": key(i).hex()} for i, n in enumerate(names)})
+    fields = {"encoder": "bench", "modality": "audio", "pooling": "mean", "storage_dtype": "float16"}
+    feature = store.add_feature(Recipe(fields), {})
+    writer = FeatureWriter(feature.folder, feature.fingerprint, tuple(layers))
+    for number, row in enumerate(values):
+        writer.add(key(number), np.broadcast_to(row, (len(layers), DIM)), {})
+        if (number + 1) % segment == 0:
+            writer.flush()
+    writer.flush()
+    return opened(path)
+
+
+def opened(path: Path) -> Feature:
+    """The store's one feature, freshly opened."""
+    return open_store(path).features["bench"]
+
+
+# --- measuring -------------------------------------------------------------------------------------------------------
+
+
+def seconds(work: Callable[[], object], repeats: int = REPEATS, before: Callable[[], object] = int) -> float:
+    """The median time of `work`; `before` runs ahead of each round, untimed."""
     times = []
-    for _ in range(rounds + 1):
-        if before:
-            before()
+    for _ in range(repeats):
+        before()
         started = time.perf_counter()
-        action()
+        work()
         times.append(time.perf_counter() - started)
-    return statistics.median(times[1:])
+    return statistics.median(times)
 
 
-@dataclass
-class Line:
-    """One line of the table."""
-
-    what: str
-    seconds: float
-    note: str = ""
-
-    def __str__(self) -> str:
-        return f"  {self.what:44} {self.seconds * 1000:12.2f} ms  {self.note}"
+def forget(folder: Path) -> None:
+    """Drop what the page cache holds of all files below `folder`."""
+    os.sync()
+    for path in folder.rglob("*") if folder.is_dir() else [folder]:
+        if path.is_file():
+            fd = os.open(path, os.O_RDONLY)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(fd)
 
 
-# --- data ------------------------------------------------------------------------------------------------------------
+def timed(value: float) -> str:
+    """``1.23 s`` or ``4.56 ms``."""
+    return f"{value:.3g} s" if value >= 1 else f"{value * 1e3:.3g} ms"
 
 
-def keys_of(rows: int) -> NDArray[np.uint8]:
-    """One content key per row."""
-    return np.frombuffer(b"".join(hashlib.sha256(str(row).encode()).digest() for row in range(rows)), np.uint8).reshape(
-        -1, 32
-    )
+def table(rows: Iterable[Sequence[str]]) -> str:
+    """Columns of one width, as Markdown."""
+    cells = list(rows)
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    cells.insert(1, ["-" * width for width in widths])
+    return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in cells)
 
 
-def new_feature(folder: Path, rows: int) -> Feature:
-    """An empty feature in a new store whose roster names `rows` clips ``c0``, ``c1``, ..."""
-    store = open_or_make_store(folder)
-    keys = keys_of(rows)
-    named: list[tuple[str, dict[str, Any]]] = [(f"c{row}", {}) for row in range(rows)]
-    write_roster(store.path, named, {f"c{row}": {"audio": keys[row].tobytes().hex()} for row in range(rows)})
-    fields = {"encoder": "x", "modality": "audio", "pooling": "mean", "storage_dtype": "float16"}
-    return store.add_feature(Recipe({**fields, "compute_dtype": "float32", "recipe_version": 1}), {})
+# --- rivals ----------------------------------------------------------------------------------------------------------
+
+Reader = tuple[Callable[[], object], Callable[[NDArray[np.int64]], object]]
+"""Reads everything, and a batch of rows."""
 
 
-def fill(feature: Feature, rows: int, layers: int, mapped: Half) -> None:
-    """Commit large segments, as compaction leaves them, and the first layer's bytes to the memory map."""
-    keys, generator = keys_of(rows), np.random.default_rng(0)
-    for start in range(0, rows, 65_536):
-        part = keys[start : start + 65_536]
-        values = generator.standard_normal((len(part), layers, DIM), dtype=np.float32).astype(np.float16)
-        mapped[start : start + len(part)] = values[:, 0]
-        facts = {"fingerprint": feature.fingerprint, "layers": list(range(layers)), "rows": len(part)}
-        write_segment(feature.folder / "segments", "cells", {"values": values, "keys": part}, facts)
-    write_snapshot(feature.folder, feature.fingerprint)
+def memmap(values: Rows, path: Path) -> Reader:
+    """The same bytes in one file, mapped: the limit."""
+    values.tofile(path)
+    mapped = np.memmap(path, dtype=np.float16, mode="r", shape=values.shape)
+    return lambda: np.array(mapped), lambda rows: mapped[rows]
 
 
-def opened(folder: Path) -> Feature:
-    """The only feature of a store, opened anew."""
-    return next(iter(open_store(folder).features.values()))
+def npy_per_clip(values: Rows, path: Path) -> Reader:
+    """One npy file a clip, a folder for each thousand."""
+    files = [path / f"{number // 1000}" / f"{number}.npy" for number in range(len(values))]
+    for number, file in enumerate(files):
+        if number % 1000 == 0:
+            file.parent.mkdir(parents=True)
+        np.save(file, values[number])
+    return lambda: np.stack([np.load(file) for file in files]), lambda rows: np.stack([np.load(files[r]) for r in rows])
 
 
-def drop_pages(*paths: Path) -> None:
-    """Take files out of the page cache."""
-    for path in paths:
-        for file in [path] if path.is_file() else [inner for inner in path.rglob("*") if inner.is_file()]:
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
-                os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+def hdf5(values: Rows, path: Path) -> Reader:
+    """One chunked data set."""
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=values, chunks=(BATCH, DIM))
+    data = h5py.File(path)["x"]
+
+    def batch(rows: NDArray[np.int64]) -> object:
+        order = np.argsort(rows)
+        out = np.empty((len(rows), DIM), np.float16)
+        out[order] = data[rows[order]]
+        return out
+
+    return lambda: data[:], batch
+
+
+def zarr_python(feature: Feature) -> Reader:
+    """zarr-python on the store's own files."""
+    import zarr
+
+    arrays = [zarr.open_array(segment.folder / "values", mode="r") for segment in feature.segments]
+    starts = np.cumsum([0, *(array.shape[0] for array in arrays)])
+
+    def batch(rows: NDArray[np.int64]) -> object:
+        out = np.empty((len(rows), DIM), np.float16)
+        for array, start, end in zip(arrays, starts, starts[1:], strict=False):
+            here = np.flatnonzero((rows >= start) & (rows < end))
+            if len(here):
+                out[here] = array.oindex[rows[here] - start, 0]
+        return out
+
+    return lambda: np.concatenate([np.asarray(array[:, 0]) for array in arrays]), batch
+
+
+def lmdb(values: Rows, path: Path) -> Reader:
+    """One record a clip."""
+    import lmdb as library
+
+    environment = library.open(str(path), map_size=4 * values.nbytes + 2**24)
+    with environment.begin(write=True) as change:
+        for number, row in enumerate(values):
+            change.put(number.to_bytes(8), row.tobytes())
+
+    def read(rows: Iterable[int]) -> object:
+        with environment.begin(buffers=True) as look:
+            return np.stack([np.frombuffer(look.get(int(row).to_bytes(8), b""), np.float16) for row in rows])
+
+    return lambda: read(range(len(values))), read
+
+
+def lance(values: Rows, path: Path) -> Reader:
+    """One fixed-size list a clip."""
+    import lance as library
+    import pyarrow as pa
+
+    column = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), DIM)
+    data = library.write_dataset(pa.table({"x": column}), str(path))
+
+    def matrix(found: pa.Table) -> object:
+        return found["x"].combine_chunks().flatten().to_numpy().reshape(-1, DIM)
+
+    return lambda: matrix(data.to_table()), lambda rows: matrix(data.take(rows.tolist()))
 
 
 # --- the bars --------------------------------------------------------------------------------------------------------
 
 
-def full_and_random(folder: Path, rows: int) -> Iterator[str]:
-    """Full reads and random batches of one compacted layer."""
-    path = folder / "map.npy"
-    mapped: Half = np.lib.format.open_memmap(path, "w+", np.float16, (rows, DIM))
-    store = folder / "one.zarr"
-    fill(new_feature(store, rows), rows, 1, mapped)
-    mapped.flush()
-    feature, warm = opened(store), np.load(path, mmap_mode="r")
-    if not np.array_equal(feature.read()[:, 0].view(np.uint16), np.asarray(warm).view(np.uint16)):
-        raise SystemExit("the store and the memory map hold different bytes: nothing to compare")
+class Bars:
+    """What the store must reach, measured; `rows` is the table."""
 
-    limit = median(lambda: np.array(np.load(path, mmap_mode="r")))
-    ours = median(lambda: feature.read())
-    yield f"full read, {rows:,} x {DIM} fp16, compacted, warm"
-    yield str(Line("memmap, copied into memory (the limit)", limit))
-    yield str(Line("emocache", ours, f"{limit / ours:.2f} x memmap's speed (bar: at least 0.6)"))
-    others = list(customary(folder, warm, store))
-    for name, read_all, _, scale in others:
-        taken = median(read_all, rounds=1) * scale
-        yield str(Line(name, taken, f"emocache is {taken / ours:.1f} x as fast"))
+    def __init__(self) -> None:
+        self.rows: list[list[str]] = [["what", "emocache", "measured against", "ratio", "bar", ""]]
 
-    generator = np.random.default_rng(1)
-    draws = [generator.choice(rows, BATCH, replace=False) for _ in range(50)]
-    named = [[f"c{row}" for row in draw] for draw in draws]
-    limit = median(lambda: [warm[draw] for draw in draws]) / len(draws)
-    ours = median(lambda: [feature.read(names, [0]) for names in named]) / len(draws)
-    yield f"random batch of {BATCH} rows, warm, compacted"
-    yield str(Line("memmap (the limit)", limit))
-    yield str(Line("emocache", ours, f"{ours / limit:.2f} x memmap's time (bar: at most 3)"))
-    for name, _, read_rows, _ in others:
-        small = [draw % min(rows, NPY_ROWS) for draw in draws[:5]]
-        taken = median(partial(in_turn, read_rows, small), rounds=1) / len(small)
-        yield str(Line(name, taken, f"{taken / limit:.0f} x memmap's time"))
+    def add(self, what: str, ours: float, other: str, theirs: float, ratio: float, bar: str) -> None:
+        """One line: times in seconds; `bar` is ``>= 0.6`` or ``<= 3``."""
+        sign, limit = bar.split()
+        met = ratio >= float(limit) if sign == ">=" else ratio <= float(limit)
+        against = f"{other} {timed(theirs)}"
+        self.rows.append([what, timed(ours), against, f"{ratio:.3g} x", f"{bar} x", "met" if met else "MISSED"])
 
 
-Other = tuple[str, Callable[[], object], Callable[[NDArray[np.int64]], object], float]
-"""Name, a full read, a read of some rows, and by what its time is scaled to all rows."""
-
-
-def in_turn(read: Callable[[NDArray[np.int64]], object], draws: list[NDArray[np.int64]]) -> None:
-    """Read some batches of rows, one after the other."""
-    for draw in draws:
-        read(draw)
-
-
-def customary(folder: Path, values: Half, store: Path) -> Iterator[Other]:
-    """What users do today, on the same numbers."""
-    few = min(len(values), NPY_ROWS)
-    clips = folder / "clips"
-    clips.mkdir()
-    for row in range(few):
-        np.save(clips / f"{row}.npy", values[row])
-
-    def npy(wanted: NDArray[np.int64]) -> NDArray[np.float16]:
-        return np.stack([np.load(clips / f"{row}.npy") for row in wanted])
-
-    yield "one npy per clip", lambda: npy(np.arange(few)), npy, len(values) / few
-
-    import zarr
-
-    segments = sorted((store / "features").glob("*/segments/*-*"))
-    arrays: list[Any] = [zarr.open_array(segment / "values", mode="r") for segment in segments]
-    yield (
-        "zarr-python on emocache's files",
-        lambda: [array[:] for array in arrays],
-        lambda draw: arrays[0].oindex[np.sort(draw % arrays[0].shape[0])],
-        1.0,
+def full_and_random(folder: Path, clips: int, bars: Bars) -> list[list[str]]:
+    """Full reads and random batches, ours and the rivals'; returns the rivals' table."""
+    values = features(clips)
+    names = [f"clip{number:07}" for number in range(clips)]
+    fill(folder / "s.zarr", values)
+    emocache.compact_store(folder / "s.zarr")
+    emocache.collect_garbage(folder / "s.zarr", older_than="0s")
+    feature = opened(folder / "s.zarr")
+    np.testing.assert_array_equal(feature.read()[:, 0], values)
+    draw = np.random.default_rng(1)
+    batches = [draw.choice(clips, min(BATCH, clips), replace=False).astype(np.int64) for _ in range(20)]
+    readers: dict[str, Reader] = {
+        "memmap": memmap(values, folder / "memmap"),
+        "emocache": (feature.read, lambda rows: feature.read([names[row] for row in rows])),
+        "one npy per clip": npy_per_clip(values, folder / "npy"),
+        "zarr-python on our files": zarr_python(feature),
+    }
+    for name, module, make in (("HDF5", "h5py", hdf5), ("LMDB", "lmdb", lmdb), ("Lance", "lance", lance)):
+        if find_spec(module):
+            readers[name] = make(values, folder / module)
+    full, random = {}, {}
+    for name, (read_all, read_batch) in readers.items():
+        few = name in {"one npy per clip", "LMDB"}
+        full[name] = seconds(read_all, repeats=2 if few else REPEATS)
+        random[name] = seconds(lambda read=read_batch: [read(rows) for rows in batches], 3) / len(batches)  # type: ignore[misc]
+    limit = "memmap"
+    bars.add(
+        f"full read of {clips:,} x {DIM} fp16, compacted",
+        full["emocache"],
+        limit,
+        full[limit],
+        full[limit] / full["emocache"],
+        ">= 0.6",
     )
-    if find_spec("h5py"):
-        import h5py
-
-        with h5py.File(folder / "a.h5", "w") as file:
-            file.create_dataset("x", data=values, chunks=(256, DIM))
-        data = h5py.File(folder / "a.h5")["x"]
-        yield "HDF5 (h5py, chunks of 256 rows)", lambda: data[:], lambda draw: data[np.unique(draw)], 1.0
-    if find_spec("lmdb"):
-        import lmdb
-
-        environment = lmdb.open(str(folder / "a.lmdb"), map_size=2**34)
-        with environment.begin(write=True) as writing:
-            for row in range(few):
-                writing.put(row.to_bytes(8), values[row].tobytes())
-
-        def from_lmdb(wanted: NDArray[np.int64]) -> NDArray[np.float16]:
-            with environment.begin() as reading:
-                return np.stack([np.frombuffer(reading.get(int(row).to_bytes(8)) or b"", np.float16) for row in wanted])
-
-        yield "LMDB", lambda: from_lmdb(np.arange(few)), from_lmdb, len(values) / few
-    if find_spec("lance"):
-        import lance
-        import pyarrow as pa
-
-        column = pa.FixedSizeListArray.from_arrays(pa.array(np.asarray(values).reshape(-1)), DIM)
-        table = lance.write_dataset(pa.table({"x": column}), folder / "a.lance")
-        yield "Lance", lambda: table.to_table(), lambda draw: table.take(draw.tolist()), 1.0
-
-
-def one_layer_cold(folder: Path, rows: int) -> Iterator[str]:
-    """One layer of a six-layer feature that is not in the page cache, and the memory that reading it takes."""
-    path, store = folder / "layer.npy", folder / "six.zarr"
-    mapped: Half = np.lib.format.open_memmap(path, "w+", np.float16, (rows, DIM))
-    fill(new_feature(store, rows), rows, LAYERS, mapped)
-    mapped.flush()
-    limit = median(lambda: np.array(np.load(path, mmap_mode="r")), 5, lambda: drop_pages(path))
-    feature = opened(store)
-    ours = median(lambda: feature.read(layers=[0]), 5, lambda: drop_pages(store))
-    yield f"one layer of {LAYERS}, {rows:,} rows, cold"
-    yield str(Line("memmap of that layer alone (the limit)", limit))
-    yield str(Line("emocache", ours, f"{ours / limit:.2f} x memmap's time (bar: at most 1.5)"))
-    code = (
-        "import resource, sys; from emocache.store import open_store; "
-        "f = next(iter(open_store(sys.argv[1]).features.values())); "
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024; "
-        "before = peak(); a = f.read(layers=[0]); print((peak() - before - a.nbytes) / 1e6)"
+    npy = "one npy per clip"
+    bars.add("the same", full["emocache"], npy, full[npy], full[npy] / full["emocache"], ">= 20")
+    bars.add(
+        f"random batch of {BATCH} rows, warm, compacted",
+        random["emocache"],
+        limit,
+        random[limit],
+        random["emocache"] / random[limit],
+        "<= 3",
     )
-    extra = float(subprocess.run([sys.executable, "-c", code, str(store)], capture_output=True, check=True).stdout)  # noqa: S603
-    yield f"memory while reading 1 layer of {rows:,} clips: the result and {extra:.0f} MB (bar: at most 64)"
+    rows = [["", "full read", "of memmap's speed", f"batch of {BATCH}", "memmap's time"]]
+    for name in readers:
+        speed, slower = full[limit] / full[name], random[name] / random[limit]
+        rows.append([name, timed(full[name]), f"{speed:.2g} x", timed(random[name]), f"{slower:.2g} x"])
+    return rows
 
 
-def opening(folder: Path) -> Iterator[str]:
-    """Opening a feature of many small segments with a snapshot, against one scan of their folder."""
-    store = folder / "many.zarr"
-    feature = new_feature(store, MANY_SEGMENTS)
-    keys = keys_of(MANY_SEGMENTS)
-    values = np.zeros((1, 1, 8), dtype=np.float16)
-    for row in range(MANY_SEGMENTS):
-        facts = {"fingerprint": feature.fingerprint, "layers": [0], "rows": 1}
-        write_segment(feature.folder / "segments", "cells", {"values": values, "keys": keys[row : row + 1]}, facts)
+def cold_layer(folder: Path, clips: int, bars: Bars) -> None:
+    """One layer of six, nothing of it in the page cache."""
+    values = features(clips, seed=2)
+    fill(folder / "six.zarr", values, layers=range(6))
+    emocache.compact_store(folder / "six.zarr")
+    emocache.collect_garbage(folder / "six.zarr", older_than="0s")
+    values.tofile(folder / "layer")
+    segments = opened(folder / "six.zarr").folder / "segments"
+    ours = seconds(lambda: opened(folder / "six.zarr").read(layers=[3]), before=lambda: forget(segments))
+    theirs = seconds(
+        lambda: np.array(np.memmap(folder / "layer", np.float16, "r", shape=values.shape)),
+        before=lambda: forget(folder / "layer"),
+    )
+    bars.add(f"one layer of 6, {clips:,} clips, cold", ours, "memmap of that layer", theirs, ours / theirs, "<= 1.5")
+
+
+def opening(folder: Path, segments: int, bars: Bars) -> None:
+    """Opening many segments with a snapshot, against listing their folders."""
+    from emocache.store.index import write_snapshot
+
+    feature = fill(folder / "many.zarr", features(segments), segment=1)
     write_snapshot(feature.folder, feature.fingerprint)
-    limit = median(lambda: [entry.name for entry in os.scandir(feature.folder / "segments")], 20)
-    ours = median(lambda: opened(store).layers, 20)
-    yield f"opening {MANY_SEGMENTS:,} segments with a snapshot"
-    yield str(Line("one directory scan (the limit)", limit))
-    yield str(Line("emocache", ours, f"{ours / limit:.1f} x a scan (bar: at most 10)"))
-    started = time.perf_counter()
-    compact_store(store)
-    yield str(Line("compacting them", time.perf_counter() - started))
+
+    def scan() -> list[str]:
+        with os.scandir(feature.folder / "segments") as entries:
+            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+    ours = seconds(lambda: opened(folder / "many.zarr").layers)
+    theirs = seconds(scan)
+    bars.add(f"opening {segments:,} segments with a snapshot", ours, "directory scan", theirs, ours / theirs, "<= 10")
 
 
-def committing(folder: Path) -> Iterator[str]:
-    """Committing 256 clips with fsync, against writing and fsyncing one file of that size."""
-    feature = new_feature(folder / "commit.zarr", BATCH)
-    values = np.random.default_rng(0).standard_normal((BATCH, 1, DIM)).astype(np.float16)
-    keys = keys_of(BATCH)
+def committing(folder: Path, bars: Bars) -> None:
+    """A commit of 256 clips, against one file of that size written and forced to the disk."""
+    values = features(BATCH, seed=3)
+    store = open_or_make_store(folder / "commits.zarr")
+    fields = {"encoder": "bench", "modality": "audio", "pooling": "mean", "storage_dtype": "float16"}
+    feature = store.add_feature(Recipe(fields), {})
+    keys = [key(number) for number in range(BATCH)]
 
-    def commit() -> float:
-        """The time of the commit itself: encoding the ledger, writing, forcing to the disk, renaming."""
+    def commit() -> None:
         writer = FeatureWriter(feature.folder, feature.fingerprint, (0,))
-        for key, value in zip(keys, values, strict=True):
-            writer.add(key.tobytes(), value, {})
-        return writer.seconds
+        for number in range(BATCH):
+            writer.add(keys[number], values[number : number + 1], {"duration_s": 1.0})
+        writer.flush()
 
-    def write() -> None:
-        with tempfile.NamedTemporaryFile(dir=folder) as file:
+    numbers = iter(range(10_000))
+
+    def one_file() -> None:
+        with (folder / f"file{next(numbers)}").open("xb") as file:
             file.write(values.tobytes())
             file.flush()
             os.fsync(file.fileno())
 
-    pairs = [(statistics.median(commit() for _ in range(3)), median(write, 3)) for _ in range(15)]
-    ours, limit = (statistics.median(column) for column in zip(*pairs, strict=True))
-    yield f"commit of {BATCH} clips ({values.nbytes / 1e6:.1f} MB) with fsync"
-    yield str(Line("one file of that size, written and fsynced", limit))
-    yield str(Line("emocache", ours, f"{ours / limit:.2f} x (bar: at most 3)"))
+    ours, theirs = [], []
+    for _ in range(30):  # in turn, for a disk has its moods
+        theirs.append(seconds(one_file, 1))
+        ours.append(seconds(commit, 1))
+    mine, other = statistics.median(ours), statistics.median(theirs)
+    bars.add(f"commit of {BATCH} clips with fsync", mine, "one file written and fsynced", other, mine / other, "<= 3")
+
+
+MEMORY = """
+import json, sys
+import numpy, emocache
+feature = emocache.open_store(sys.argv[1]).features["bench"]
+def peak():
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+before = peak()
+print(json.dumps([feature.read(layers=[0]).nbytes, peak() - before]))
+"""
+
+
+def memory(folder: Path, clips: int, bars: Bars) -> None:
+    """How far a process grows while it reads a layer, beyond the result."""
+    command = [sys.executable, "-c", MEMORY, str(folder / "s.zarr")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 (our own interpreter)
+    result, grown = json.loads(done.stdout)
+    beyond = (grown - result) / 2**20
+    met = "met" if beyond <= 64 else "MISSED"
+    what, against = f"memory while reading 1 layer of {clips:,} clips", f"the result {result / 2**20:.0f} MB"
+    bars.rows.append([what, f"{grown / 2**20:.0f} MB", against, f"+ {beyond:.0f} MB", "<= + 64 MB", met])
 
 
 def main() -> None:
-    """Run all, print as it comes."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=200_000)
-    parser.add_argument("--folder", type=Path, help="where to put some GB; left out: a temporary folder")
+    parser.add_argument("--clips", type=int, default=200_000, help="how many; less for a quick look")
+    parser.add_argument("--folder", type=Path, help="where to work; left out: a temporary folder")
     arguments = parser.parse_args()
+    bars = Bars()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
-        for part in (committing(folder), opening(folder), full_and_random(folder, arguments.rows)):
-            for line in part:
-                print(line, flush=True)
-        for line in one_layer_cold(folder, arguments.rows):
-            print(line, flush=True)
-    print(f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB")
+        rivals = full_and_random(folder, arguments.clips, bars)
+        cold_layer(folder, max(1, arguments.clips // 5), bars)
+        opening(folder, max(1, arguments.clips // 40), bars)
+        committing(folder, bars)
+        memory(folder, arguments.clips, bars)
+    print(f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}")
+    print(f"\n{table(bars.rows)}\n\n{table(rivals)}")
 
 
 if __name__ == "__main__":

@@ -203,16 +203,14 @@ class Feature:
             return self._held_rows(layers)
         position = self._clips.position
         try:
-            rows = np.array(list(map(position.__getitem__, clips)), dtype=np.int64)
+            rows = np.fromiter(map(position.__getitem__, clips), np.int64, len(clips))
         except KeyError:
             strange = [clip for clip in clips if clip not in position]
             raise MissingCells(
                 f"{self.name}: no {self.recipe.modality} of clip {some(strange)} is in the roster; extract it first"
             ) from None
-        lacking = np.zeros(len(rows), dtype=np.bool_)
-        for layer in layers:
-            lacking |= self._place(layer)[rows] < 0
-        if lacking.any():
+        if any((self._place(layer)[rows] < 0).any() for layer in layers):
+            lacking = np.any([self._place(layer)[rows] < 0 for layer in layers], axis=0)
             names = [clips[row] for row in np.flatnonzero(lacking).tolist()]
             raise MissingCells(
                 f"{self.name}: layers {', '.join(map(str, layers))} are not held for clip {some(names)}; "

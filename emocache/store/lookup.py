@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 Keys = NDArray[np.uint8]
 """``(n, 32)``: one key a row."""
 
+MANY = 4096
+"""From here on sorting the keys that are asked for pays."""
+
 
 def prefixes(keys: Keys) -> NDArray[np.uint64]:
     """The first eight bytes of each key, as numbers that sort as the keys do."""
@@ -20,6 +23,13 @@ def prefixes(keys: Keys) -> NDArray[np.uint64]:
 def _as_bytes(keys: Keys) -> NDArray[np.bytes_]:
     """The keys as fixed-width byte strings, which numpy compares as a whole."""
     return np.ascontiguousarray(keys).view("S32").reshape(-1)
+
+
+def _equal(some: Keys, others: Keys) -> NDArray[np.bool_]:
+    """Which rows are the same, compared eight bytes at a time."""
+    words, others_words = (np.ascontiguousarray(keys).view(np.uint64) for keys in (some, others))
+    same: NDArray[np.bool_] = (words == others_words).all(axis=1)
+    return same
 
 
 def key_order(keys: Keys) -> NDArray[np.int64]:
@@ -54,20 +64,27 @@ class Cells:
         """``(n,)`` segment and row of the first cell of each key; -1 where there is none."""
         if not len(self.keys):
             return np.full(len(keys), -1, dtype=np.int64), np.full(len(keys), -1, dtype=np.int64)
-        place = self._first_place(keys)
+        place = self._first_place(keys) if len(keys) < MANY else self._places_of_many(keys)
         held = place >= 0
         return np.where(held, self.segment[place], -1), np.where(held, self.row[place], -1)
+
+    def _places_of_many(self, keys: Keys) -> NDArray[np.int64]:
+        """The same as `_first_place`, asked in rising order: the search then walks through memory once."""
+        order = np.argsort(prefixes(keys))
+        place = np.empty(len(keys), dtype=np.int64)
+        place[order] = self._first_place(keys[order])
+        return place
 
     def _first_place(self, keys: Keys) -> NDArray[np.int64]:
         wanted = prefixes(keys)
         place = np.searchsorted(self._prefixes, wanted)
         np.minimum(place, len(self.keys) - 1, out=place)
-        found = (self.keys[place] == keys).all(axis=1)
+        found = _equal(self.keys[place], keys)
         shared = np.flatnonzero(~found & (self._prefixes[place] == wanted))
         if len(shared):
             place[shared] = np.searchsorted(_as_bytes(self.keys), _as_bytes(keys[shared]))
             np.minimum(place, len(self.keys) - 1, out=place)
-            found[shared] = (self.keys[place[shared]] == keys[shared]).all(axis=1)
+            found[shared] = _equal(self.keys[place[shared]], keys[shared])
         place[~found] = -1
         return place
 

@@ -50,7 +50,11 @@ class Features(Mapping[str, Feature]):
         fitting = fitting or [f for f in self._found.values() if f.name.startswith(name)]
         if not fitting:
             raise UnknownName(
-                "feature", name, self._found, advice=f"looked in {self._where}; emocache extract adds features"
+                "feature",
+                name,
+                self._found,
+                advice=f"looked in {self._where}; emocache extract adds features, "
+                "and so does copying a feature's folder into features/",
             )
         if len(fitting) > 1:
             raise AmbiguousName("feature", name, [f.name for f in fitting], self._where)
