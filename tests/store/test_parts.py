@@ -17,6 +17,9 @@ from emocache.store.verify import verify_store
 from .book import CLIPS, RECIPE, Cell, check, commit, make_store
 
 
+pytestmark = pytest.mark.usefixtures("idle_disk")
+
+
 def feature(path: Path) -> Feature:
     return open_store(path).features[RECIPE.feature_name]
 
