@@ -16,7 +16,6 @@ from emocache.store.verify import verify_store
 
 from .book import CLIPS, RECIPE, Cell, check, commit, make_store
 
-
 pytestmark = pytest.mark.usefixtures("idle_disk")
 
 
