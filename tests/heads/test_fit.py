@@ -16,6 +16,7 @@ from emocache.heads.fold_model import FoldModel
 from emocache.heads.matrix import load_matrix
 from emocache.heads.mlp import MLPHead
 from emocache.heads.runs import load_run
+from emocache.store import open_store
 from tests.heads.conftest import Corpus, Given
 
 MakeStore = Callable[..., Path]
@@ -333,3 +334,10 @@ def test_fewer_speakers_than_folds_and_given_without_a_column_are_refused(store:
 def test_an_empty_store_is_refused(corpus: Corpus, make_store: MakeStore) -> None:
     with pytest.raises(FitError, match="the store holds no features; run emocache extract --encoder prosody"):
         fit_head(make_store(corpus.rows()), "linear")
+
+
+def test_a_run_records_which_segments_it_read(store: Path, tmp_path: Path) -> None:
+    feature = open_store(store).features["tone"]
+    run = fit_head(store, "linear", out=tmp_path / "run")
+    assert run.record["views"] == {feature.name: feature.view().digest}
+    assert load_run(tmp_path / "run").record["views"] == run.record["views"]

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from unittest import mock
 
 import pytest
 
 ROUNDS = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture
+def idle_disk() -> Iterator[None]:
+    """Spare the machine's own disk the fsyncs of tests that do not ask it what it keeps."""
+    with mock.patch("os.fsync"):
+        yield
 
 
 @pytest.fixture

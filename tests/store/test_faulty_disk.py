@@ -6,7 +6,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from unittest import mock
 
 import pytest
 
@@ -27,11 +26,8 @@ FAULTS: dict[str, Callable[[int], Fault]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _quick_disk() -> Iterator[None]:
-    """What is judged after a fault needs no real fsync: these tests ask a model of the disk, not the machine's own."""
-    with mock.patch("os.fsync"):
-        yield
+pytestmark = pytest.mark.usefixtures("idle_disk")
+"""These tests ask a model of the disk, not the machine's own."""
 
 
 @pytest.fixture
