@@ -15,35 +15,35 @@ if TYPE_CHECKING:
     from emocache.heads.fit import fit_head
     from emocache.heads.runs import load_run
     from emocache.store import FeatureDataset, open_store, read_manifest
-    from emocache.store.collection import collect_garbage
-    from emocache.store.compaction import compact_store
-    from emocache.store.export import export_array
-    from emocache.store.ledger import read_ledger
-    from emocache.store.merge import merge_stores
-    from emocache.store.recipe_diff import diff_features
-    from emocache.store.report import describe_feature, list_features
-    from emocache.store.verify import verify_store
+    from emocache.store.upkeep.collection import collect_garbage
+    from emocache.store.upkeep.compaction import compact_store
+    from emocache.store.upkeep.export import export_array
+    from emocache.store.upkeep.ledger import read_ledger
+    from emocache.store.upkeep.merge import merge_stores
+    from emocache.store.upkeep.recipe_diff import diff_features
+    from emocache.store.upkeep.report import describe_feature, list_features
+    from emocache.store.upkeep.verify import verify_store
 
 __version__ = version("emocache")
 
 _HOME = {
     "EmocacheError": "errors",
     "FeatureDataset": "store",
-    "collect_garbage": "store.collection",
-    "compact_store": "store.compaction",
-    "describe_feature": "store.report",
-    "diff_features": "store.recipe_diff",
-    "export_array": "store.export",
+    "collect_garbage": "store.upkeep.collection",
+    "compact_store": "store.upkeep.compaction",
+    "describe_feature": "store.upkeep.report",
+    "diff_features": "store.upkeep.recipe_diff",
+    "export_array": "store.upkeep.export",
     "extract_features": "extract.run",
     "fit_head": "heads.fit",
     "list_encoders": "extract.registry",
-    "list_features": "store.report",
+    "list_features": "store.upkeep.report",
     "load_run": "heads.runs",
-    "merge_stores": "store.merge",
+    "merge_stores": "store.upkeep.merge",
     "open_store": "store",
-    "read_ledger": "store.ledger",
+    "read_ledger": "store.upkeep.ledger",
     "read_manifest": "store",
-    "verify_store": "store.verify",
+    "verify_store": "store.upkeep.verify",
 }
 
 __all__ = [

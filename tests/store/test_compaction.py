@@ -10,9 +10,10 @@ import zarr
 from emocache import compact_store, verify_store
 from emocache.errors import BadOption, DamagedStore
 from emocache.spec import Recipe
-from emocache.store import FeatureWriter, batches, open_or_make_store, open_store
-from emocache.store.compaction import _name_behind
+from emocache.store import FeatureWriter, open_or_make_store, open_store
 from emocache.store.segment import committed_segments
+from emocache.store.upkeep import batches
+from emocache.store.upkeep.compaction import _name_behind
 
 from .filling import DIM, cells, fail, fill, key, name_clips, numbers, recipe, segments, stand_in
 
@@ -73,7 +74,7 @@ def test_of_cells_held_twice_the_one_that_counted_goes_on_counting(store: Path) 
 def test_a_large_segment_that_shares_clips_with_small_ones_comes_along(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("emocache.store.compaction.ROWS", 8)
+    monkeypatch.setattr("emocache.store.upkeep.compaction.ROWS", 8)
     fill(store, range(5), (1,), shift=0.5)
     before, old = cells(store), set(live(store))
     compact_store(store)

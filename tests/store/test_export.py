@@ -9,7 +9,8 @@ import zarr
 
 from emocache import export_array
 from emocache.errors import BadOption, DamagedStore, MissingCells, StoreError
-from emocache.store import export, open_or_make_store
+from emocache.store import open_or_make_store
+from emocache.store.upkeep import export
 
 from .filling import fill, numbers, recipe, segments
 

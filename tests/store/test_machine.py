@@ -28,12 +28,12 @@ from hypothesis.stateful import (
 
 from emocache.errors import StoreError
 from emocache.store import Feature, open_store
-from emocache.store.collection import collect_garbage
-from emocache.store.compaction import compact_store
 from emocache.store.index import write_snapshot
-from emocache.store.merge import merge_stores
 from emocache.store.segment import Segment
-from emocache.store.verify import verify_store
+from emocache.store.upkeep.collection import collect_garbage
+from emocache.store.upkeep.compaction import compact_store
+from emocache.store.upkeep.merge import merge_stores
+from emocache.store.upkeep.verify import verify_store
 
 from .book import CLIPS, LAYERS, RECIPE, Cell, check, commit, held, make_store, row
 from .disk import Died, Disk, Fault

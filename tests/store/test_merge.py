@@ -9,7 +9,8 @@ import pytest
 from emocache import collect_garbage, compact_store, merge_stores, verify_store
 from emocache.errors import NotAStore, StoreError
 from emocache.spec import Recipe
-from emocache.store import merge, open_or_make_store, open_store, write_roster
+from emocache.store import open_or_make_store, open_store, write_roster
+from emocache.store.upkeep import merge
 
 from .filling import cells, fail, fill, name_clips, recipe, segments, stand_in
 

@@ -7,12 +7,12 @@ import pytest
 
 from emocache.errors import DamagedStore
 from emocache.store import Feature, open_or_make_store, open_store
-from emocache.store.collection import collect_garbage
-from emocache.store.compaction import compact_store
 from emocache.store.index import SEGMENTS
-from emocache.store.merge import merge_stores
 from emocache.store.segment import Segment
-from emocache.store.verify import verify_store
+from emocache.store.upkeep.collection import collect_garbage
+from emocache.store.upkeep.compaction import compact_store
+from emocache.store.upkeep.merge import merge_stores
+from emocache.store.upkeep.verify import verify_store
 
 from .book import CLIPS, RECIPE, Cell, check, commit, make_store
 

@@ -12,11 +12,11 @@ from emocache.errors import DamagedStore
 from emocache.spec import cache_folder
 from emocache.store import open_or_make_store, open_store
 from emocache.store import segment as segment_module
-from emocache.store import verify as verify_module
-from emocache.store.check import check_segment
 from emocache.store.index import open_catalog, snapshot_arrays, write_snapshot
 from emocache.store.roster import roster_arrays
 from emocache.store.segment import Segment, ensure_group
+from emocache.store.upkeep import verify as verify_module
+from emocache.store.upkeep.check import check_segment
 
 from .filling import cells, fail, fill, key, name_clips, numbers, recipe, segments, stand_in
 

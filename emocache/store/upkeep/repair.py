@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emocache.store.check import SegmentCheck
 from emocache.store.documents import lines
 from emocache.store.files import COMMIT_NAME
-from emocache.store.removal import remove_segment
 from emocache.store.segment import Layered, Segment, write_segment
-from emocache.store.table import counted
+from emocache.store.upkeep.check import SegmentCheck
+from emocache.store.upkeep.removal import remove_segment
+from emocache.store.upkeep.table import counted
 
 
 def repair_segment(check: SegmentCheck) -> str:

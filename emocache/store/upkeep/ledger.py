@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from emocache.store.store import open_store
-from emocache.store.table import aligned, counted
+from emocache.store.upkeep.table import aligned, counted
 
 COLUMNS = ("feature", "clip_id", "status", "stage", "error", "message")
 

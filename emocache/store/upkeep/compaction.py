@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from emocache.errors import BadOption
 from emocache.spec import bytes_text
-from emocache.store.batches import LAYER_BYTES, ROWS, arrays_of, batch_cells, batch_keys, identify, winning_cells
 from emocache.store.documents import lines
 from emocache.store.feature import Feature
 from emocache.store.index import SEGMENTS, write_snapshot
@@ -27,7 +26,8 @@ from emocache.store.roster import FOLDER as ROSTER
 from emocache.store.roster import read_roster, roster_arrays
 from emocache.store.segment import Segment, committed_segments, write_segment
 from emocache.store.store import Store, open_store
-from emocache.store.table import counted
+from emocache.store.upkeep.batches import LAYER_BYTES, ROWS, arrays_of, batch_cells, batch_keys, identify, winning_cells
+from emocache.store.upkeep.table import counted
 
 UNPACKED = "none"
 

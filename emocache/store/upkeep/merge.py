@@ -19,7 +19,7 @@ from emocache.store.roster import FOLDER as ROSTER
 from emocache.store.roster import write_roster
 from emocache.store.segment import Segment, committed_segments, ensure_group, read_segments, superseded_by
 from emocache.store.store import FEATURES, Store, open_or_make_store, open_store
-from emocache.store.table import counted
+from emocache.store.upkeep.table import counted
 
 
 @dataclass

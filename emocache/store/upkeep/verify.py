@@ -10,19 +10,19 @@ from tqdm import tqdm
 
 from emocache.errors import DamagedStore
 from emocache.spec import Recipe, bytes_text
-from emocache.store.check import SegmentCheck, check_segment
 from emocache.store.documents import NAME, check_seal, group_document, read_group
-from emocache.store.duplicates import overlaps
 from emocache.store.files import COMMIT_NAME, folder_names, read_file
 from emocache.store.index import INDEX, SEGMENTS
-from emocache.store.progress import Progress
-from emocache.store.removal import remove_segment
-from emocache.store.repair import repair_segment
 from emocache.store.roster import FOLDER as ROSTER
 from emocache.store.segment import Segment, ensure_group, segment_names, superseded_by
-from emocache.store.snapshot_check import snapshot_fault
 from emocache.store.store import FEATURES, Store, open_store
-from emocache.store.table import counted
+from emocache.store.upkeep.check import SegmentCheck, check_segment
+from emocache.store.upkeep.duplicates import overlaps
+from emocache.store.upkeep.progress import Progress
+from emocache.store.upkeep.removal import remove_segment
+from emocache.store.upkeep.repair import repair_segment
+from emocache.store.upkeep.snapshot_check import snapshot_fault
+from emocache.store.upkeep.table import counted
 
 
 @dataclass

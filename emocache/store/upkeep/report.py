@@ -14,7 +14,7 @@ from emocache.store.documents import FORMAT, read_group
 from emocache.store.feature import Feature
 from emocache.store.segment import Segment
 from emocache.store.store import Store, open_store
-from emocache.store.table import aligned, counted, period
+from emocache.store.upkeep.table import aligned, counted, period
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from emocache.errors import BadOption, DamagedStore
 from emocache.spec import bytes_text
 from emocache.store.files import COMMIT_NAME, is_plain_folder
 from emocache.store.index import INDEX, SEGMENTS, read_snapshot
-from emocache.store.removal import changed_ms, length_of, remove
 from emocache.store.roster import FOLDER as ROSTER
 from emocache.store.segment import Segment, read_segments, segment_names, superseded_by
 from emocache.store.store import FEATURES, open_store
-from emocache.store.table import counted
+from emocache.store.upkeep.removal import changed_ms, length_of, remove
+from emocache.store.upkeep.table import counted
 
 UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 

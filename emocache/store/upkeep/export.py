@@ -19,7 +19,7 @@ from emocache.spec import bytes_text, layers_text, parse_layers
 from emocache.store.feature import Feature
 from emocache.store.parser import MAX_LAYER
 from emocache.store.store import open_store
-from emocache.store.table import counted
+from emocache.store.upkeep.table import counted
 
 BLOCK_BYTES = 64 * 2**20
 """How much is in memory at a time."""

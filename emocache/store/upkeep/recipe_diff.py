@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from emocache.store.report import flattened
 from emocache.store.store import open_store
+from emocache.store.upkeep.report import flattened
 
 ABSENT = "(absent)"
 
