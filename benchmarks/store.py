@@ -216,12 +216,14 @@ def full_and_random(folder: Path, clips: int, bars: Bars) -> list[list[str]]:
     emocache.compact_store(folder / "s.zarr")
     emocache.collect_garbage(folder / "s.zarr", older_than="0s")
     feature = opened(folder / "s.zarr")
+    dataset = emocache.FeatureDataset(folder / "s.zarr", feature.name)
     np.testing.assert_array_equal(feature.read()[:, 0], values)
     draw = np.random.default_rng(1)
     batches = [draw.choice(clips, min(BATCH, clips), replace=False).astype(np.int64) for _ in range(20)]
     readers: dict[str, Reader] = {
         "memmap": memmap(values, folder / "memmap"),
-        "emocache": (feature.read, lambda rows: feature.read([names[row] for row in rows])),
+        "emocache": (feature.read, dataset.__getitems__),
+        "emocache, by clip_id": (feature.read, lambda rows: feature.read([names[row] for row in rows])),
         "one npy per clip": npy_per_clip(values, folder / "npy"),
         "zarr-python on our files": zarr_python(feature),
     }
