@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,7 +106,7 @@ def table(rows: Iterable[Sequence[str]]) -> str:
 
 # --- rivals ----------------------------------------------------------------------------------------------------------
 
-Reader = tuple[Callable[[], object], Callable[[NDArray[np.int64]], object]]
+Reader = tuple[Callable[[], object], Callable[[Any], object]]
 """Reads everything, and a batch of rows."""
 
 
