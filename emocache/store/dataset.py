@@ -56,7 +56,7 @@ class FeatureDataset:
     def __getitem__(self, index: int) -> NDArray[Any]:
         return self.__getitems__([index])[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[NDArray[Any]]:
+    def __getitems__(self, indices: Sequence[int] | NDArray[np.int64]) -> list[NDArray[Any]]:
         """Several items with one read: what a DataLoader calls for a batch."""
         feature = self._opened()
         rows = self._rows[np.asarray(indices, dtype=np.int64)]

@@ -19,7 +19,7 @@ WAITING_NAME = f".{COMMIT_NAME}.tmp"
 OPEN_AT_ONCE = 200
 """How many written files wait open for their fsync; a process may often open 1,024."""
 
-SYNC_THREADS = 8
+SYNC_THREADS = 4
 
 Buffer = bytes | memoryview
 
