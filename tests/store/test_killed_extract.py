@@ -28,9 +28,10 @@ FORK_SERVER = textwrap.dedent(
     import torch, torchaudio, pandas, tqdm
     import emocache.cli, emocache.extract.run, emocache.extract.pipeline, emocache.extract.workers
     import emocache.extract.device, emocache.extract.encoders.prosody
-    import emocache.store.feature
+    import emocache.store.writer
 
-    emocache.store.feature.FLUSH_CLIPS = 4  # many commits in a short run
+    assert emocache.store.writer.FLUSH_CLIPS > 4
+    emocache.store.writer.FLUSH_CLIPS = 4  # many commits in a short run
     torch.set_num_threads(1)
     sys.argv = ["emocache", "extract", "--encoder", "prosody", "--clips", sys.argv[1], "--store", "", "--workers", "1"]
     print("ready", flush=True)
@@ -147,6 +148,8 @@ def kill_and_resume(folder: Path, rounds: int, seed: int) -> tuple[int, int]:
 def test_a_killed_extraction_is_completed_to_what_an_undisturbed_one_leaves(tmp_path: Path) -> None:
     done, _ = kill_and_resume(tmp_path, rounds=3, seed=time.time_ns())
     assert done
+    commits = list((tmp_path / "whole.zarr").glob("features/*/segments/*/zarr.json"))
+    assert len(commits) >= CLIPS // 4, "too few commits: a kill seldom meets one"
 
 
 @pytest.mark.soak
