@@ -33,7 +33,8 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; a SIGTERM ends a command as Ctrl-C does: finished work is committed first."""
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    # Not whatever SIGINT does now: a shell starts background jobs with SIGINT ignored, and SIGTERM must still end them.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app()
 
 
