@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from emocache.errors import DamagedStore
 from emocache.store.layout import CODECS, DTYPES, ArrayOnDisk
 
+_BLOSC_ZSTD = 4
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
@@ -44,6 +45,8 @@ def decode(body: memoryview, layout: ArrayOnDisk, path: Path) -> NDArray[np.uint
     """
     from numcodecs import blosc, zstd
 
+    if layout.codec == "blosc":
+        _check_blosc(body, layout, path)
     length = _announced(body, str(layout.codec))
     if length != layout.raw_bytes:
         raise DamagedStore(f"{path}: {layout.codec} announces {length} bytes, its shape needs {layout.raw_bytes}")
@@ -53,6 +56,18 @@ def decode(body: memoryview, layout: ArrayOnDisk, path: Path) -> NDArray[np.uint
     except (RuntimeError, ValueError) as error:
         raise DamagedStore(f"{path}: {layout.codec} cannot decode it: {error}; copy the store again") from None
     return out
+
+
+def _check_blosc(body: memoryview, layout: ArrayOnDisk, path: Path) -> None:
+    """Hold a blosc header against the file: c-blosc believes it, and reads beyond the body where it lies.
+
+    raises: DamagedStore if it is not what `encode` writes for a body of this length
+    """
+    head = bytes(body[:16]).ljust(16, b"\0")
+    version, _, flags, item, _, block, length = struct.unpack("<BBBBIII", head)
+    known = version == 2 and flags >> 5 == _BLOSC_ZSTD and item == DTYPES[layout.dtype]
+    if not (known and length == len(body) and 0 < block <= layout.raw_bytes and block % item == 0):
+        raise DamagedStore(f"{path}: its blosc header does not fit {len(body):,} bytes; copy the store again")
 
 
 def _announced(body: memoryview, codec: str) -> int | None:
