@@ -298,7 +298,7 @@ def test_an_interrupted_extraction_keeps_what_was_finished_and_goes_on_later(fol
     rows = [{"clip_id": f"c{n}", "path": f"{n}.wav"} for n in range(400)]
     write_manifest(folder / "clips.csv", rows)
     command = [sys.executable, "-m", "emocache.cli", "extract", "--encoder", "prosody", "--workers", "1"]
-    # SIGINT comes as from a terminal; SIGTERM comes to a job that a shell started in the background, with SIGINT ignored.
+    # SIGINT comes as from a terminal; SIGTERM to a job that a shell started in the background: SIGINT is ignored there.
     before = signal.SIG_DFL if how == signal.SIGINT else signal.SIG_IGN
     process = subprocess.Popen(
         command,
