@@ -99,7 +99,7 @@ def test_verify_lists_faults_with_exit_code_1_and_extract_makes_good_what_repair
 ) -> None:
     store = ("--store", tmp_path / "s.zarr")
     emocache("extract", "--encoder", "char-ngram", *store, cwd=folder)
-    chunk = next((tmp_path / "s.zarr").glob("features/*/segments/*/values/c.0.0.0"))
+    chunk = next((tmp_path / "s.zarr").glob("features/*/segments/*/c.0.0.0"))
     chunk.write_bytes(chunk.read_bytes()[:-1])
     said = emocache("verify", *store, cwd=folder, code=1)
     assert f"FAULT  {chunk.relative_to(tmp_path / 's.zarr')}: " in said
@@ -111,7 +111,7 @@ def test_verify_lists_faults_with_exit_code_1_and_extract_makes_good_what_repair
 
 def test_merge_ends_with_exit_code_1_if_something_is_damaged(folder: Path, tmp_path: Path) -> None:
     emocache("extract", "--encoder", "char-ngram", "--store", tmp_path / "s.zarr", cwd=folder)
-    next((tmp_path / "s.zarr").glob("features/*/segments/*/values/c.0.0.0")).unlink()
+    next((tmp_path / "s.zarr").glob("features/*/segments/*/c.0.0.0")).unlink()
     said = emocache("merge", tmp_path / "s.zarr", "--into", tmp_path / "m.zarr", cwd=folder, code=1)
     assert "not copied, damaged: " in said
 

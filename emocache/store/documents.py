@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from emocache.errors import DamagedStore
 from emocache.spec import canonical_json
@@ -22,6 +23,7 @@ MAX_JSON_BYTES = 16 * 2**20
 MAX_DEPTH = 64
 NAME = re.compile(r"[0-9a-z.-]{1,80}")
 CHANGED = "the document was changed after it was written"
+OTHER_BYTES = f"not the bytes that emocache writes for its content; {CHANGED}"
 
 
 def document_bytes(document: Mapping[str, Any]) -> bytes:
@@ -30,35 +32,72 @@ def document_bytes(document: Mapping[str, Any]) -> bytes:
     return text.encode() + b"\n"
 
 
-def group_document(attributes: Mapping[str, Any]) -> bytes:
-    """A Zarr v3 group whose attribute ``emocache`` is `attributes`; without attributes a plain group."""
-    inner = {"emocache": dict(attributes)} if attributes else {}
-    return document_bytes({"zarr_format": 3, "node_type": "group", "attributes": inner})
+def node_document(node: Mapping[str, Any], facts: bytes = b"") -> bytes:
+    """A ``zarr.json`` whose attribute ``emocache`` is the JSON text `facts`; without it there are no attributes."""
+    text = document_bytes({**node, "attributes": {}})
+    if not facts:
+        return text
+    return b'{"attributes":{"emocache":%s%s' % (facts, text.removeprefix(b'{"attributes":{'))
 
 
-def seal_of(facts: Mapping[str, Any]) -> str:
-    """sha256 over the canonical JSON of all entries but ``sha256``, in hex."""
-    rest = {key: value for key, value in facts.items() if key != "sha256"}
-    return hashlib.sha256(canonical_json(rest)).hexdigest()
+def group_document(facts: bytes = b"") -> bytes:
+    """A Zarr v3 group; see `node_document`."""
+    return node_document({"zarr_format": 3, "node_type": "group"}, facts)
 
 
-def sealed(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts with a sha256 over themselves, so that torn or edited ones are not believed."""
-    return {**facts, "sha256": seal_of(facts)}
+class Sealed(NamedTuple):
+    """A document's facts with a sha256 over themselves, so that torn or edited ones are not believed.
+
+    text: their canonical JSON
+    """
+
+    facts: dict[str, Any]
+    text: bytes
 
 
-def is_sealed(facts: Mapping[str, Any]) -> bool:
-    """Whether the facts' sha256 is that of their other entries."""
+def seal(facts: Mapping[str, Any]) -> Sealed:
+    """The facts with the sha256 over the canonical JSON of all of them but ``sha256`` itself, in hex.
+
+    raises: TypeError, ValueError for what canonical JSON cannot say
+    """
+    parts = {name: canonical_json(value) for name, value in facts.items() if name != "sha256"}
+    digest = hashlib.sha256(_map_of(parts)).hexdigest()
+    return Sealed({**facts, "sha256": digest}, _map_of({**parts, "sha256": canonical_json(digest)}))
+
+
+def _map_of(parts: Mapping[str, bytes]) -> bytes:
+    """A JSON map of values that are JSON already: encoding each of them once is all that sealing costs."""
+    named = [b"%s:%s" % (json.encoder.encode_basestring(name).encode(), parts[name]) for name in sorted(parts)]
+    return b"{%s}" % b",".join(named)
+
+
+def check_seal(facts: Mapping[str, Any], folder: Path) -> Sealed:
+    """Refuse a stamp, a recipe or a manifest that was edited.
+
+    raises: DamagedStore
+    """
     try:
-        return facts.get("sha256") == seal_of(facts)
+        found = seal(facts)
     except (TypeError, ValueError):
-        return False
+        found = None
+    if found is None or found.facts["sha256"] != facts.get("sha256"):
+        raise DamagedStore(f"{folder / COMMIT_NAME}: its sha256 is not that of its content; {CHANGED}")
+    return found
 
 
-def read_group(folder: Path) -> dict[str, Any] | None:
-    """The attribute ``emocache`` of the group in `folder`; None if there is no ``zarr.json``, empty if it is foreign.
+@dataclass(frozen=True)
+class Node:
+    """One ``zarr.json``. data: its bytes; kind: ``group`` or ``array``; facts: its attribute ``emocache``"""
 
-    raises: DamagedStore if the file is no strict JSON, no Zarr v3 group, or not byte for byte what emocache writes
+    data: bytes
+    kind: str
+    facts: dict[str, Any]
+
+
+def read_node(folder: Path) -> Node | None:
+    """The Zarr node in `folder`; None if there is no ``zarr.json``, with empty facts if it is foreign.
+
+    raises: DamagedStore if the file is no strict JSON or no Zarr v3 node
     """
     path = folder / COMMIT_NAME
     try:
@@ -66,33 +105,36 @@ def read_group(folder: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     document = parse_json(data, path)
-    if not isinstance(document, dict) or document.get("zarr_format") != 3 or document.get("node_type") != "group":
-        raise DamagedStore(f"{path}: no Zarr v3 group; a store's folders are groups of zarr_format 3")
+    if not isinstance(document, dict) or document.get("zarr_format") != 3:
+        raise DamagedStore(f"{path}: no Zarr v3 group or array; a store's folders are nodes of zarr_format 3")
     attributes = document.get("attributes", {})
-    if not isinstance(attributes, dict) or "emocache" not in attributes:
-        return {}
-    inner = attributes["emocache"]
-    if not isinstance(inner, dict):
-        raise DamagedStore(f"{path}: attributes.emocache is a {type(inner).__name__}, expected a map")
-    if not _is_exactly(data, inner):
-        raise DamagedStore(f"{path}: not the bytes that emocache writes for its content; {CHANGED}")
-    return inner
+    facts = attributes.get("emocache", {}) if isinstance(attributes, dict) else {}
+    if not isinstance(facts, dict):
+        raise DamagedStore(f"{path}: attributes.emocache is a {type(facts).__name__}, expected a map")
+    return Node(data, str(document.get("node_type")), facts)
 
 
-def _is_exactly(data: bytes, attributes: Mapping[str, Any]) -> bool:
-    try:
-        return data == group_document(attributes)
-    except ValueError:  # a lone surrogate has no UTF-8
-        return False
+def read_group(folder: Path) -> dict[str, Any] | None:
+    """The attribute ``emocache`` of the group in `folder`; None if there is no ``zarr.json``, empty if it is foreign.
 
-
-def check_seal(attributes: Mapping[str, Any], folder: Path) -> None:
-    """Refuse a stamp or a recipe that was edited.
-
-    raises: DamagedStore
+    raises: DamagedStore if the file is no strict JSON, no Zarr v3 group, or not byte for byte what emocache writes
     """
-    if not is_sealed(attributes):
-        raise DamagedStore(f"{folder / COMMIT_NAME}: its sha256 is not that of its content; {CHANGED}")
+    node = read_node(folder)
+    if node is None:
+        return None
+    if node.kind != "group":
+        raise DamagedStore(f"{folder / COMMIT_NAME}: no Zarr v3 group; a store's folders are groups of zarr_format 3")
+    if node.facts and not _says(node):
+        raise DamagedStore(f"{folder / COMMIT_NAME}: {OTHER_BYTES}")
+    return node.facts
+
+
+def _says(group: Node) -> bool:
+    """Whether a group's document is byte for byte the one of its facts."""
+    try:
+        return group.data == group_document(_map_of({name: canonical_json(v) for name, v in group.facts.items()}))
+    except (TypeError, ValueError):  # a float; a lone surrogate, which has no UTF-8
+        return False
 
 
 def require_plain(folder: Path) -> None:
@@ -137,7 +179,7 @@ def _is_deep(value: Any) -> bool:
 
 def lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """UTF-8 JSON lines, one row each."""
-    return b"".join([_ENCODER.encode(row).encode() + b"\n" for row in rows])
+    return "".join([f"{_encode_row(row)}\n" for row in rows]).encode()
 
 
 def parse_lines(data: bytes, path: Path) -> Iterator[dict[str, Any]]:
@@ -164,4 +206,16 @@ def _no_constant(name: str) -> Any:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+
+
+def _row_encoder() -> Callable[[Mapping[str, Any]], str]:
+    """One encoder for all rows: ``JSONEncoder.encode`` makes a new one for each, which costs more than a short row."""
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:  # a Python without the C accelerator
+        return _ENCODER.encode
+    encode = make(None, _ENCODER.default, json.encoder.encode_basestring, None, ":", ",", False, False, False)
+    return lambda row: "".join(encode(row, 0))
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_encode_row = _row_encoder()

@@ -16,13 +16,12 @@ from emocache.errors import DamagedStore, MissingCells, StoreError, some
 from emocache.spec import Recipe, canonical_json
 from emocache.store import memory
 from emocache.store.index import Catalog, open_catalog
+from emocache.store.ledger import ledger_rows
 from emocache.store.lookup import Cells
 from emocache.store.parser import KEY_BYTES
 from emocache.store.roster import ClipKeys
 from emocache.store.rows import ROW_BITS, ROW_MASK, Numbers, RowReader, place_of
 from emocache.store.segment import REPAIR, Segment
-
-STATUSES = ("ok", "failed")
 
 
 @dataclass(frozen=True)
@@ -305,12 +304,9 @@ class Feature:
         by_key: dict[str, dict[str, Any]] = {}
         by_name: dict[str, dict[str, Any]] = {}
         for segment in self.segments:
-            for row in segment.rows("ledger"):
-                key, name, status = row.get("key"), row.get("clip_id", ""), row.get("status")
-                known = status in STATUSES and isinstance(row.get("facts", {}), dict)
-                if not (known and isinstance(key, str | None) and isinstance(name, str)):
-                    raise DamagedStore(f"{segment.folder}: a ledger row has no key or status that is known; {REPAIR}")
-                book, entry = (by_key, key) if key else (by_name, name)
-                if status == "ok" or book.get(entry, {}).get("status") != "ok":
+            for row in ledger_rows(segment):
+                key = row["key"]
+                book, entry = (by_key, key) if key else (by_name, row.get("clip_id", ""))
+                if row["status"] == "ok" or book.get(entry, {}).get("status") != "ok":
                     book[entry] = row
         return by_key, by_name

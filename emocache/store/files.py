@@ -7,8 +7,9 @@ import os
 import secrets
 import stat
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 
@@ -16,91 +17,118 @@ from emocache.errors import DamagedStore
 
 COMMIT_NAME = "zarr.json"
 WAITING_NAME = f".{COMMIT_NAME}.tmp"
+"""The first file of a segment that is being written, and gone when it is committed: a folder that holds data and
+neither of the two has lost its ``zarr.json``."""
 OPEN_AT_ONCE = 200
 """How many written files wait open for their fsync; a process may often open 1,024."""
-
-SYNC_THREADS = 4
+SYNC_THREADS = 8
 
 Buffer = bytes | memoryview
 
 
-class Batch:
-    """Files and folders that are made one after the other and then forced to the disk together.
+class Draft:
+    """A new folder in the making: its files are created one after the other, then forced to the disk and committed.
 
-    The first fsync pays for a commit of the file system's journal; the others then find little left to do, so that a
-    segment of a dozen files costs about as much as one file. Leaving the block without `sync` forces nothing.
+    Leaving the block before `commit` takes the folder away again, as far as that goes: nobody can have seen it.
     """
 
-    def __init__(self) -> None:
-        self._files: list[int] = []
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._open: list[int] = []
         self._folders: list[Path] = []
         self._made: list[Path] = []
+        self._waiting = -1
 
-    def __enter__(self) -> Batch:
+    def __enter__(self) -> Draft:
+        """Make the folder, which must not exist."""
+        try:
+            self._make_folder(self.folder)
+            self._waiting = _create(self.folder / WAITING_NAME)
+        except BaseException:
+            self._remove()
+            raise
+        self._made.append(self.folder / WAITING_NAME)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        while self._files:
-            os.close(self._files.pop())
+        for fd in [*self._open, self._waiting]:
+            os.close(fd)
+        if not (self.folder / COMMIT_NAME).exists():
+            self._remove()
 
-    def make_folder(self, path: Path) -> None:
-        """Make a new folder, which must not exist."""
+    def make_folder(self, name: str) -> None:
+        """Make a folder inside."""
+        self._make_folder(self.folder / name)
+
+    def _make_folder(self, path: Path) -> None:
         path.mkdir()
         self._made.append(path)
         self._folders.append(path)
 
-    def holds_in(self, path: Path) -> None:
-        """Force `path`, an older folder, too: its entries changed."""
-        self._folders.append(path)
-
-    def write(self, path: Path, buffers: Sequence[Buffer]) -> None:
-        """Create `path`, which must not exist, and write all `buffers` in order."""
+    def write(self, name: str, buffers: Sequence[Buffer]) -> None:
+        """Create the file `name`, which must not exist, and write all `buffers` in order."""
+        path = self.folder / name
         fd = _create(path)
-        self._files.append(fd)
+        self._open.append(fd)
         self._made.append(path)
         _write_all(fd, buffers)
-        if len(self._files) >= OPEN_AT_ONCE:
+        _start_writing(fd)
+        if len(self._open) >= OPEN_AT_ONCE:
             self._force()
 
-    def sync(self) -> None:
-        """Force everything to the disk; when this returns, a power cut cannot take it back."""
-        folders, self._folders = self._folders, []
-        self._force([os.open(folder, os.O_RDONLY | os.O_DIRECTORY) for folder in folders])
+    def rename(self, old: str, new: str) -> None:
+        """Give a file that was written another name."""
+        (self.folder / old).rename(self.folder / new)
+        self._made.append(self.folder / new)
 
-    def _force(self, folders: Sequence[int] = ()) -> None:
-        """Force and close all open files, and `folders` with them.
+    def commit(self, document: bytes) -> None:
+        """Give the folder its ``zarr.json``: the one moment at which its content comes to be.
 
-        All at once, in threads: the file system then commits its journal once or twice, not once for each file.
+        The document waits under another name until everything in the folder, the document and the folder's own name are
+        on the disk. The folder is this writer's own (its name is random), so the rename cannot replace another writer's
+        file.
         """
-        waiting = [*self._files, *folders]
-        self._files.clear()
-        try:
-            with ThreadPoolExecutor(SYNC_THREADS) as pool:
-                for _ in pool.map(os.fsync, waiting):
-                    pass
-        finally:
-            for fd in waiting:
-                os.close(fd)
+        _write_all(self._waiting, [document])
+        _start_writing(self._waiting)
+        folders = [os.open(folder, os.O_RDONLY | os.O_DIRECTORY) for folder in [*self._folders, self.folder.parent]]
+        self._open += folders
+        self._force(self._waiting)
+        (self.folder / WAITING_NAME).rename(self.folder / COMMIT_NAME)
+        sync_folder(self.folder)
 
-    def remove(self) -> None:
-        """Take back what was made, as far as that goes: nobody can have seen it."""
+    def _force(self, *more: int) -> None:
+        """Force all that is open to the disk, all at once: a disk that is slow to answer then does so once."""
+        waiting = [_threads().submit(os.fsync, fd) for fd in (*self._open, *more)]
+        wait(waiting)
+        while self._open:
+            os.close(self._open.pop())
+        for done in waiting:
+            done.result()
+
+    def _remove(self) -> None:
         for path in reversed(self._made):
             with suppress(OSError):
                 path.rmdir() if path.is_dir() else path.unlink()
 
 
-def commit(batch: Batch, folder: Path, document: bytes) -> None:
-    """Write the folder's ``zarr.json`` last and whole: the one moment at which the folder's content comes to be.
+@lru_cache(maxsize=1)
+def _threads() -> ThreadPoolExecutor:
+    """Threads that wait for the disk; starting them for each commit would cost as much as they save."""
+    return ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="emocache-fsync")
 
-    The document waits under another name while all of `batch` and the document itself are forced to the disk. The
-    folder is this writer's own (its name is random), so the rename cannot replace another writer's file.
+
+os.register_at_fork(after_in_child=_threads.cache_clear)
+
+
+def _start_writing(fd: int) -> None:
+    """Let the disk begin with a file before its fsync asks for it, where the kernel takes the hint.
+
+    Linux starts to write out what it is advised to drop. That is speed only: the fsync that follows is what counts.
     """
-    batch.write(folder / WAITING_NAME, [document])
-    batch.sync()
-    (folder / WAITING_NAME).rename(folder / COMMIT_NAME)
-    sync_folder(folder)
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def write_new(path: Path, buffers: Sequence[Buffer]) -> None:

@@ -18,18 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emocache.errors import DamagedStore, MissingCells, some
+from emocache.store.commit import ensure_group, write_segment
 from emocache.store.documents import parse_json
+from emocache.store.listing import heirs, open_segment, segment_names
 from emocache.store.lookup import Cells, sorted_cells
 from emocache.store.parser import MAX_SIZE
-from emocache.store.segment import (
-    REPAIR,
-    Segment,
-    ensure_group,
-    heirs,
-    open_segment,
-    segment_names,
-    write_segment,
-)
+from emocache.store.segment import REPAIR, Segment
 
 log = logging.getLogger("emocache")
 

@@ -1,16 +1,19 @@
-"""How one array of a segment lies on the disk: its shape, its chunks, its codec, its Zarr document."""
+"""How the arrays of a segment lie on the disk: shape, chunks, codec, Zarr document; small ones lie in its manifest."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from emocache.store.documents import document_bytes
+from emocache.store.documents import group_document, node_document
 
 CHUNK_BYTES = 16 * 2**20
 """A chunk holds at most this much, or one row."""
+INLINE_BYTES = 128 * 2**10
+"""An array other than ``values`` that is no longer than this lies in the manifest: a file and a folder cost a commit
+more than the bytes do."""
 DTYPES = {"float32": 4, "float16": 2, "uint8": 1, "int64": 8}
 CHECKSUM_BYTES = 4
 DIMENSIONS = {
@@ -38,12 +41,19 @@ class ArrayOnDisk:
     shape: ``(row, layer, dim)`` for a layered array, else one or two axes
     chunk_rows: how many rows a chunk holds; the last chunk is filled up to it, as Zarr asks
     codec: None (raw, mappable), ``zstd`` or ``blosc``
+    data: base64 of the raw little-endian bytes of an array that lies in the manifest; None if it lies in chunk files
     """
 
     shape: tuple[int, ...]
     dtype: str
     chunk_rows: int
     codec: str | None = None
+    data: str | None = None
+
+    @property
+    def inline(self) -> bool:
+        """Whether it lies in the manifest, and has no files."""
+        return self.data is not None
 
     @property
     def layered(self) -> bool:
@@ -68,7 +78,7 @@ class ArrayOnDisk:
     @property
     def blocks(self) -> int:
         """How many chunks lie one after the other along the rows."""
-        return -(-self.shape[0] // self.chunk_rows)
+        return 0 if self.inline else -(-self.shape[0] // self.chunk_rows)
 
     @property
     def chunk_shape(self) -> tuple[int, ...]:
@@ -77,7 +87,7 @@ class ArrayOnDisk:
 
     @property
     def raw_bytes(self) -> int:
-        """The length of a chunk before the codec and without the checksum."""
+        """The length of a chunk (of all of an array in the manifest) before the codec and without the checksum."""
         return self.chunk_rows * self.row_bytes
 
     @property
@@ -105,16 +115,14 @@ class ArrayOnDisk:
 
     def entry(self) -> dict[str, Any]:
         """What the manifest says of it."""
-        return {
-            "shape": list(self.shape),
-            "dtype": self.dtype,
-            "chunk": list(self.chunk_shape),
-            "codec": self.codec,
-        }
+        known: dict[str, Any] = {"shape": list(self.shape), "dtype": self.dtype}
+        if self.inline:
+            return {**known, "data": self.data}
+        return {**known, "chunk": list(self.chunk_shape), "codec": self.codec}
 
-    def document(self, name: str) -> bytes:
-        """The ``zarr.json`` of the array called `name`; chunks are named ``c.0.1.0``."""
-        return document_bytes(
+    def document(self, name: str, facts: bytes = b"") -> bytes:
+        """The ``zarr.json`` of the array called `name`, see `node_document`; chunks are named ``c.0.1.0``."""
+        return node_document(
             {
                 "zarr_format": 3,
                 "node_type": "array",
@@ -125,8 +133,8 @@ class ArrayOnDisk:
                 "fill_value": "NaN" if self.dtype.startswith("float") else 0,
                 "codecs": self._codecs(),
                 "dimension_names": DIMENSIONS[name],
-                "attributes": {},
-            }
+            },
+            facts,
         )
 
     def _codecs(self) -> list[dict[str, Any]]:
@@ -147,3 +155,21 @@ def plan_layout(shape: Sequence[int], dtype: str, codec: str | None = None) -> A
     row_bytes = max(1, math.prod(shape[2:] if len(shape) == 3 else shape[1:]) * DTYPES[dtype])
     blocks = -(-rows // max(1, CHUNK_BYTES // row_bytes))
     return ArrayOnDisk(tuple(shape), dtype, -(-rows // blocks), codec)
+
+
+def lies_at_root(arrays: Mapping[str, ArrayOnDisk]) -> bool:
+    """Whether a segment is itself the Zarr array ``values``: no other of its arrays lies in files."""
+    return [name for name, array in arrays.items() if not array.inline] == ["values"]
+
+
+def folder_of(array: str, arrays: Mapping[str, ArrayOnDisk]) -> str:
+    """Where an array's files lie in the segment, as the beginning of their names: ``""`` or ``"values/"``."""
+    return "" if lies_at_root(arrays) else f"{array}/"
+
+
+def segment_document(manifest: bytes, arrays: Mapping[str, ArrayOnDisk]) -> bytes:
+    """The ``zarr.json`` that commits a segment: a group, or the array ``values`` where that lies at the root.
+
+    manifest: the JSON text of its sealed facts
+    """
+    return arrays["values"].document("values", manifest) if lies_at_root(arrays) else group_document(manifest)

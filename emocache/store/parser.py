@@ -14,7 +14,16 @@ from typing import Any
 from emocache.errors import DamagedStore
 from emocache.store.documents import FORMAT, NAME
 from emocache.store.files import COMMIT_NAME
-from emocache.store.layout import CHECKSUM_BYTES, CODECS, DIMENSIONS, DTYPES, ArrayOnDisk
+from emocache.store.layout import (
+    CHECKSUM_BYTES,
+    CODECS,
+    DIMENSIONS,
+    DTYPES,
+    INLINE_BYTES,
+    ArrayOnDisk,
+    folder_of,
+    lies_at_root,
+)
 
 KEY_BYTES = 32
 TABLE_BYTES = 3 + 3 * KEY_BYTES
@@ -108,12 +117,16 @@ def _parse_arrays(folder: Path, entries: Any, known: Collection[str]) -> dict[st
 
 def _parse_array(folder: Path, name: str, entry: Any) -> ArrayOnDisk:
     _expect(folder, isinstance(entry, dict), f"array {name} is no map")
-    _check_keys(folder, entry, {"shape", "dtype", "chunk", "codec"}, f"array {name}")
-    shape, dtype, chunk, codec = entry["shape"], entry["dtype"], entry["chunk"], entry["codec"]
+    inline = "data" in entry
+    _check_keys(folder, entry, {"shape", "dtype", *({"data"} if inline else {"chunk", "codec"})}, f"array {name}")
+    shape, dtype = entry["shape"], entry["dtype"]
     _expect(folder, isinstance(dtype, str) and dtype in DTYPES, f"array {name} has dtype {dtype!r}")
     axes = len(DIMENSIONS[name])
     sized = isinstance(shape, list) and len(shape) == axes and all(_is_count(size, 1) for size in shape)
     _expect(folder, sized, f"array {name} has shape {str(shape)[:80]}, expected {axes} positive sizes")
+    if inline:
+        return _parse_inline(folder, name, ArrayOnDisk(tuple(shape), dtype, shape[0], None, entry["data"]))
+    chunk, codec = entry["chunk"], entry["codec"]
     _expect(folder, isinstance(chunk, list) and len(chunk) == axes, f"array {name} has chunks of another rank")
     _expect(folder, _is_count(chunk[0], 1, shape[0] + 1), f"array {name} has chunks of {str(chunk[0])[:20]} rows")
     _expect(folder, codec is None or (isinstance(codec, str) and codec in CODECS), f"array {name} has codec {codec!r}")
@@ -123,17 +136,31 @@ def _parse_array(folder: Path, name: str, entry: Any) -> ArrayOnDisk:
     return found
 
 
+def _parse_inline(folder: Path, name: str, found: ArrayOnDisk) -> ArrayOnDisk:
+    """An array in the manifest: its base64 has the length that shape and dtype demand, and it is small."""
+    data = found.data
+    _expect(folder, isinstance(data, str), f"array {name} has data that is no text")
+    _expect(folder, name != "values" and found.raw_bytes <= INLINE_BYTES, f"array {name} may not lie in the manifest")
+    needed = -(-found.raw_bytes // 3) * 4
+    _expect(folder, len(str(data)) == needed, f"array {name} has {len(str(data))} characters, its shape needs {needed}")
+    return found
+
+
 def _check_files(folder: Path, files: Any, arrays: Mapping[str, ArrayOnDisk]) -> None:
     _expect(folder, isinstance(files, dict), "files is no map")
-    expected = sum(1 + array.chunk_count for array in arrays.values())
+    in_files = {name: array for name, array in arrays.items() if not array.inline}
+    documents = 0 if lies_at_root(arrays) else len(in_files)
+    expected = documents + sum(array.chunk_count for array in in_files.values())
     _expect(folder, expected == len(files) <= MAX_FILES, f"{len(files)} files listed, {expected} expected")
-    for name, array in arrays.items():
-        _check_entry(folder, f"{name}/{COMMIT_NAME}", files, len(array.document(name)))
+    for name, array in in_files.items():
+        inside = folder_of(name, arrays)
+        if inside:
+            _check_entry(folder, f"{inside}{COMMIT_NAME}", files, len(array.document(name)))
         for chunk in array.chunk_names:
             length = array.raw_bytes + CHECKSUM_BYTES if array.codec is None else None
-            listed = _check_entry(folder, f"{name}/{chunk}", files, length)
+            listed = _check_entry(folder, f"{inside}{chunk}", files, length)
             if array.codec is not None and array.raw_bytes > EXPANSION_FLOOR + EXPANSION * listed:
-                raise _refusal(folder, f"{name}/{chunk} claims to hold {array.raw_bytes:,} bytes in {listed:,}")
+                raise _refusal(folder, f"{inside}{chunk} claims to hold {array.raw_bytes:,} bytes in {listed:,}")
 
 
 def _check_entry(folder: Path, file: str, files: Mapping[str, Any], length: int | None) -> int:

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from emocache.errors import DamagedStore
 from emocache.spec import MODALITIES, Modality
+from emocache.store.commit import ensure_group, write_segment
 from emocache.store.documents import lines, parse_json
+from emocache.store.listing import committed_segments
 from emocache.store.lookup import Keys
 from emocache.store.parser import KEY_BYTES, TABLE_BYTES
-from emocache.store.segment import Segment, committed_segments, ensure_group, write_segment
+from emocache.store.segment import Segment
 
 FOLDER = "roster"
 Numbers = NDArray[np.int64]

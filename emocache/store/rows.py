@@ -112,7 +112,7 @@ class RowReader:
                 f"{self._dim} dimensions of {self._dtype.name}, one row a clip unless pooled as tokens; {REPAIR}"
             )
         position = segment.layers.index(layer)
-        segment.check_file(f"values/{layout.chunk_name(position, block)}")
+        segment.check_file(segment.file_of("values", position, block))
         count = len(layout.rows_of(block))
         small = layout.codec is not None or layout.raw_bytes <= WHOLE_BYTES
         chunk = Chunk(segment, position, block, count, 0 if small else -(-count // WHOLE_SHARE))

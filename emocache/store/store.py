@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from emocache.errors import AmbiguousName, DamagedStore, NotAStore, StoreError, UnknownName
 from emocache.spec import MODALITIES, Modality, Recipe
-from emocache.store.documents import FORMAT, NAME, check_seal, group_document, read_group, require_plain, sealed
+from emocache.store.commit import ensure_group
+from emocache.store.documents import FORMAT, NAME, check_seal, group_document, read_group, require_plain, seal
 from emocache.store.feature import Feature
 from emocache.store.files import COMMIT_NAME, create_once, make_folder
+from emocache.store.listing import segment_names
 from emocache.store.roster import ClipKeys, clip_keys, read_roster
-from emocache.store.segment import ensure_group, segment_names
 
 if TYPE_CHECKING:
     import zarr
@@ -128,7 +129,7 @@ class Store:
             "versions": dict(versions),
         }
         require_plain(folder)
-        create_once(folder / COMMIT_NAME, group_document(sealed(attributes)))
+        create_once(folder / COMMIT_NAME, group_document(seal(attributes).text))
         ensure_group(folder / "segments")
         feature = self._open_feature(folder)
         if feature is None:
@@ -215,5 +216,5 @@ def open_or_make_store(path: str | Path | None = None) -> Store:
     find_store(folder)
     make_folder(folder)
     attributes = {"format": FORMAT, "min_reader": FORMAT, "uuid": str(uuid.uuid4())}
-    create_once(folder / COMMIT_NAME, group_document(sealed(attributes)))
+    create_once(folder / COMMIT_NAME, group_document(seal(attributes).text))
     return open_store(folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emocache.errors import StoreError
+from emocache.store.commit import write_segment
 from emocache.store.documents import lines
 from emocache.store.parser import KEY_BYTES
-from emocache.store.segment import write_segment
 
 FLUSH_CLIPS = 256
 FLUSH_BYTES = 8 * 2**20
@@ -35,7 +35,8 @@ class FeatureWriter:
     """Time spent writing."""
     _keys: list[bytes] = field(default_factory=list)
     _values: list[NDArray[Any]] = field(default_factory=list)
-    _ledger: list[dict[str, Any]] = field(default_factory=list)
+    _succeeded: list[dict[str, Any]] = field(default_factory=list)
+    _failed: list[dict[str, Any]] = field(default_factory=list)
     _bytes: int = 0
     _since: float = field(default_factory=time.monotonic)
 
@@ -44,11 +45,13 @@ class FeatureWriter:
 
         raises: StoreError if the shape does not fit the layers, or the rows added before
         """
-        self._check(key, values)
+        first = self._values[0] if self._values else None
+        if first is None or len(key) != KEY_BYTES or values.shape != first.shape or values.dtype != first.dtype:
+            self._check(key, values)
         self._keys.append(key)
         self._values.append(values)
         self._bytes += values.nbytes
-        self._ledger.append({"key": key.hex(), "status": "ok", "facts": dict(facts)})
+        self._succeeded.append({"status": "ok", "facts": dict(facts)})
         self._flush_if_due()
 
     def _check(self, key: bytes, values: NDArray[Any]) -> None:
@@ -67,31 +70,34 @@ class FeatureWriter:
 
     def add_failure(self, row: Mapping[str, Any]) -> None:
         """Add the ledger row of a clip that failed."""
-        self._ledger.append(dict(row))
+        self._failed.append(dict(row))
         self._flush_if_due()
 
     def _flush_if_due(self) -> None:
         late = time.monotonic() - self._since > FLUSH_SECONDS
-        if len(self._ledger) >= FLUSH_CLIPS or self._bytes >= FLUSH_BYTES or late:
+        if len(self._succeeded) + len(self._failed) >= FLUSH_CLIPS or self._bytes >= FLUSH_BYTES or late:
             self.flush()
 
     def flush(self) -> None:
         """Commit what is held; when this returns it is on the disk."""
         started = time.monotonic()
-        if self._ledger:
+        if self._succeeded or self._failed:
             facts = {"fingerprint": self.fingerprint, "layers": list(self.layers), "rows": len(self._keys)}
             write_segment(self.folder / "segments", "cells", self._arrays(), facts)
-            self._keys, self._values, self._ledger, self._bytes = [], [], [], 0
+            self._keys, self._values, self._succeeded, self._failed, self._bytes = [], [], [], [], 0
         self._since = time.monotonic()
         self.seconds += self._since - started
 
-    def _arrays(self) -> dict[str, NDArray[Any]]:
-        ledger = np.frombuffer(lines(self._ledger), dtype=np.uint8)
+    def _arrays(self) -> dict[str, NDArray[Any] | Callable[[], NDArray[Any]]]:
         if not self._keys:
-            return {"ledger": ledger}
+            return {"ledger": self._ledger}
+        joined, first = np.concatenate(self._values), self._values[0]
         keys = np.frombuffer(b"".join(self._keys), dtype=np.uint8).reshape(-1, KEY_BYTES)
-        if self._values[0].ndim == 2:
-            return {"values": np.stack(self._values), "keys": keys, "ledger": ledger}
-        lengths = [len(value) for value in self._values]
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        return {"values": np.concatenate(self._values), "keys": keys, "offsets": offsets, "ledger": ledger}
+        if first.ndim == 2:
+            return {"values": joined.reshape(-1, *first.shape), "keys": keys, "ledger": self._ledger}
+        offsets = np.cumsum([0, *map(len, self._values)], dtype=np.int64)
+        return {"values": joined, "keys": keys, "offsets": offsets, "ledger": self._ledger}
+
+    def _ledger(self) -> NDArray[np.uint8]:
+        """The rows of the clips in `keys`, which need not name them, and then those that failed."""
+        return np.frombuffer(lines([*self._succeeded, *self._failed]), dtype=np.uint8)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from emocache.errors import StoreError
 from emocache.spec import Recipe
 from emocache.store import Feature, FeatureWriter, Store, open_or_make_store, open_store, write_roster
+from emocache.store.layout import INLINE_BYTES
 
 DIM = 3
 CLIPS = 8
@@ -40,13 +42,17 @@ def make_store(path: Path, clips: int = CLIPS) -> Feature:
     return store.add_feature(RECIPE, {"numpy": "2"})
 
 
-def commit(feature: Feature, clips: Iterable[int], layers: Sequence[int]) -> set[Cell]:
-    """Commit the cells of one segment; when this returns they are acknowledged."""
+def commit(feature: Feature, clips: Iterable[int], layers: Sequence[int], *, large: bool = False) -> set[Cell]:
+    """Commit the cells of one segment; when this returns they are acknowledged.
+
+    large: let all its arrays lie in files, as those of a large segment do
+    """
     writer = FeatureWriter(feature.folder, feature.fingerprint, tuple(layers))
     clips = list(clips)
     for number in clips:
         writer.add(key(number), np.stack([row(number, layer) for layer in layers]), {"duration_s": 1.0})
-    writer.flush()
+    with mock.patch("emocache.store.commit.INLINE_BYTES", 0 if large else INLINE_BYTES):
+        writer.flush()
     return {(number, layer) for number in clips for layer in layers}
 
 
@@ -101,10 +107,10 @@ class Extraction:
         feature = make_store(self.path)
         self.named = True
         done = held(feature)
-        for numbers, layers in self.wanted:
+        for turn, (numbers, layers) in enumerate(self.wanted):
             missing = [number for number in numbers if not {(number, layer) for layer in layers} <= done]
             if missing:
-                self.acknowledged |= commit(feature, missing, layers)
+                self.acknowledged |= commit(feature, missing, layers, large=turn % 2 == 1)
 
 
 def opened(path: Path) -> Store | None:

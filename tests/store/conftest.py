@@ -17,6 +17,23 @@ def idle_disk() -> Iterator[None]:
         yield
 
 
+def _large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emocache.store.commit.INLINE_BYTES", 0)
+
+
+@pytest.fixture
+def in_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every array of a segment lie in files, as those of large segments do."""
+    _large(monkeypatch)
+
+
+@pytest.fixture(params=["small arrays in the manifest", "small arrays in files"])
+def both_layouts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once as small segments lie on the disk, once as large ones do."""
+    if request.param == "small arrays in files":
+        _large(monkeypatch)
+
+
 @pytest.fixture
 def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Say something at the end of the run: ``tell("100 kills, 61 of them while cells were being written")``."""

@@ -183,6 +183,9 @@ class Disk:
             if place is not None:
                 self._happens(operation, place)
             real(*paths, **kwargs)
+            if operation == "rename":  # what is open keeps its file, under the new name
+                old = self._place(named[0], kwargs.get("dir_fd"))
+                self._paths |= {fd: place for fd, path in self._paths.items() if path == old and place is not None}
 
         return double
 

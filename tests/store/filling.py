@@ -80,6 +80,12 @@ def segments(path: Path, feature: str = "stand-in-*") -> list[Path]:
     return sorted(path.glob(f"features/{feature}/segments/*-*"))
 
 
+def chunk_of(segment: Path, layer: int = 0, block: int = 0) -> Path:
+    """The file of one chunk of a segment's values, wherever they lie."""
+    name = f"c.{block}.{layer}.0"
+    return segment / "values" / name if (segment / "values").exists() else segment / name
+
+
 def cells(path: Path) -> dict[tuple[str, int], bytes]:
     """Every cell that can be read, by clip and layer."""
     feature = stand_in(path)

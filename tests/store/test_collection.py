@@ -13,7 +13,7 @@ from emocache.store.segment import Segment
 from emocache.store.upkeep.collection import parse_age
 from emocache.store.upkeep.removal import remove_segment
 
-from .filling import cells, fill, segments, stand_in
+from .filling import cells, chunk_of, fill, segments, stand_in
 
 LONG_AGO_S = 1_600_000_000
 
@@ -54,7 +54,7 @@ def test_a_dry_run_says_what_would_go_and_deletes_nothing(store: Path) -> None:
 
 
 def test_what_a_damaged_segment_superseded_is_kept(store: Path) -> None:
-    (segments(store)[-1] / "values" / "c.0.0.0").unlink()
+    chunk_of(segments(store)[-1]).unlink()
     collect_garbage(store, older_than="0s")
     assert len(segments(store)) == 4
     verify_store(store, repair=True)

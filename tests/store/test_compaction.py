@@ -11,11 +11,11 @@ from emocache import compact_store, verify_store
 from emocache.errors import BadOption, DamagedStore
 from emocache.spec import Recipe
 from emocache.store import FeatureWriter, open_or_make_store, open_store
-from emocache.store.segment import committed_segments
+from emocache.store.listing import committed_segments
 from emocache.store.upkeep import batches
 from emocache.store.upkeep.compaction import _name_behind
 
-from .filling import DIM, cells, fail, fill, key, name_clips, numbers, recipe, segments, stand_in
+from .filling import DIM, cells, chunk_of, fail, fill, key, name_clips, numbers, recipe, segments, stand_in
 
 
 def live(path: Path) -> list[str]:
@@ -104,7 +104,7 @@ def test_an_archive_reads_the_same_here_and_in_zarr_python_and_can_be_unpacked(t
     feature = stand_in(path)
     assert [segment.arrays["values"].codec for segment in feature.segments] == [codec]
     assert cells(path) == before
-    array = zarr.open_array(feature.segments[0].folder / "values", mode="r")
+    array = zarr.open_array(feature.segments[0].folder, mode="r")
     np.testing.assert_array_equal(np.asarray(array[:]), feature.read())
     assert not verify_store(path).faults
     compact_store(path, codec="none")
@@ -159,7 +159,7 @@ def test_a_segment_sorts_before_what_was_committed_while_it_was_made(store: Path
 
 
 def test_a_damaged_segment_stops_compaction_and_nothing_is_superseded(store: Path) -> None:
-    chunk = segments(store)[1] / "values" / "c.0.0.0"
+    chunk = chunk_of(segments(store)[1])
     chunk.write_bytes(bytes(len(chunk.read_bytes())))
     before = live(store)
     with pytest.raises(DamagedStore, match="its checksum fails"):

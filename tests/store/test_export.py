@@ -12,7 +12,7 @@ from emocache.errors import BadOption, DamagedStore, MissingCells, StoreError
 from emocache.store import open_or_make_store
 from emocache.store.upkeep import export
 
-from .filling import fill, numbers, recipe, segments
+from .filling import chunk_of, fill, numbers, recipe, segments
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_an_empty_feature_and_a_folder_that_is_not_there_are_told(store: Path, t
 
 
 def test_an_export_that_meets_damage_leaves_nothing_behind(store: Path, tmp_path: Path) -> None:
-    chunk = segments(store)[0] / "values" / "c.0.1.0"
+    chunk = chunk_of(segments(store)[0], 1)
     chunk.write_bytes(bytes(len(chunk.read_bytes())))
     with pytest.raises(DamagedStore, match="checksum fails"):
         export_array("stand-in", tmp_path / "x.npy", store=store)

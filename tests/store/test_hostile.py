@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from numcodecs.checksum32 import CRC32C
@@ -19,6 +20,7 @@ from emocache.spec import Recipe
 from .forge import (
     WATCH,
     Map,
+    bytes_of,
     canonical,
     feature_folder,
     forge,
@@ -39,7 +41,15 @@ CELLS = 12
 
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return victim(tmp_path_factory.mktemp("honest") / "s.zarr")
+    """All arrays in files, as in a large store."""
+    with mock.patch("emocache.store.commit.INLINE_BYTES", 0):
+        return victim(tmp_path_factory.mktemp("honest") / "s.zarr")
+
+
+@pytest.fixture(scope="module")
+def slim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same cells; all arrays but the values lie in the manifests."""
+    return victim(tmp_path_factory.mktemp("slim") / "s.zarr")
 
 
 @pytest.fixture
@@ -319,6 +329,47 @@ def test_rows_of_the_ledger_and_the_roster_are_checked(store: Path, rows: str) -
             file.write_bytes(data)
 
 
+def _in_keys(**more: Any) -> Callable[[Map], None]:
+    return lambda facts: facts["arrays"]["keys"].update(more)
+
+
+INLINE_LIES: dict[str, Callable[[Map], object]] = {
+    "data that is no text": _in_keys(data=[1]),
+    "data that is short": _in_keys(data="AAAA"),
+    "data that is long": lambda facts: _in_keys(data=facts["arrays"]["keys"]["data"] + "AAAA")(facts),
+    "data that is no base64": lambda facts: _in_keys(data="*" * len(facts["arrays"]["keys"]["data"]))(facts),
+    "data that ends early": lambda facts: _in_keys(data="AA==" * (len(facts["arrays"]["keys"]["data"]) // 4))(facts),
+    "another shape": _in_keys(shape=[3, 31]),
+    "8 TB": _in_keys(shape=[2**38, 32]),
+    "a chunk too": _in_keys(chunk=[3, 32]),
+    "a codec too": _in_keys(codec=None),
+    "values in the manifest": lambda facts: facts["arrays"].update(
+        values={"shape": [3, 2, 3], "dtype": "float32", "data": "A" * 96}
+    ),
+    "more than may lie there": lambda facts: facts["arrays"].update(
+        ledger={"shape": [2**17 + 1], "dtype": "uint8", "data": "A" * 174_768}
+    ),
+    "keys in files as well": lambda facts: facts["files"].update({"keys/zarr.json": [9, 9]}),
+}
+
+
+@pytest.mark.parametrize("lie", INLINE_LIES)
+def test_what_lies_in_a_manifest_is_checked(slim: Path, tmp_path: Path, lie: str) -> None:
+    (tmp_path / "outside").mkdir()
+    store = Path(shutil.copytree(slim, tmp_path / "s.zarr"))
+    forge(segments(store)[0], INLINE_LIES[lie])
+    refused(store)
+
+
+def test_an_honest_slim_store_passes_what_the_hostile_ones_must_not(slim: Path) -> None:
+    with modest(slim):
+        assert use(slim) == CELLS
+    for folder in segments(slim):
+        before = (folder / "zarr.json").read_bytes()
+        forge(folder, dict.copy)
+        assert (folder / "zarr.json").read_bytes() == before, "the forger does not write what emocache writes"
+
+
 RECIPES: dict[str, Map] = {
     "no modality": {"encoder": "stand-in", "pooling": "mean", "storage_dtype": "float32"},
     "an unknown modality": {"encoder": "stand-in", "modality": "smell", "storage_dtype": "float32"},
@@ -405,7 +456,7 @@ def _poison_group(store: Path, draw: random.Random) -> None:
 def _poison_rows(store: Path, draw: random.Random) -> None:
     """Change one row of a ledger or of the roster, with lengths and checksums to fit."""
     segment, array = draw.choice([(roster_segment(store), "rows"), *((s, "ledger") for s in segments(store))])
-    rows = [json.loads(line) for line in (segment / array / "c.0").read_bytes()[:-4].splitlines()]
+    rows = [json.loads(line) for line in bytes_of(segment, array).splitlines()]
     place = draw.randrange(len(rows))
     rows[place] = _poison(rows[place], draw)
     replace_array(segment, array, b"".join(canonical(row) + b"\n" for row in rows))
@@ -426,7 +477,9 @@ def _poison_bytes(store: Path, draw: random.Random) -> None:
     else:
         data[place] = draw.randrange(256)
     file.write_bytes(data)
-    segment, name = file.parent.parent, f"{file.parent.name}/{file.name}"
+    at_root = file.name != "zarr.json" and (file.parent / "zarr.json").read_bytes().startswith(b'{"attributes":{"emo')
+    segment = file.parent if at_root else file.parent.parent
+    name = str(file.relative_to(segment))
     if (segment / "zarr.json").is_file() and name in read_facts(segment).get("files", {}) and draw.random() < 0.5:
         crc = CRC32C.checksum(bytes(data) if file.name == "zarr.json" else bytes(data[:-4]))
         if file.name != "zarr.json" and len(data) > 4 and "keys" not in name and "values" not in name:
@@ -463,14 +516,18 @@ def fuzz(honest: Path, folder: Path, seconds: float, seed: int) -> tuple[int, in
     return done, refusals
 
 
-def test_forged_stores_are_refused_or_yield_what_was_stored(honest: Path, tmp_path: Path) -> None:
-    done, refusals = fuzz(honest, tmp_path, seconds=2, seed=time.time_ns())
+@pytest.mark.parametrize("layout", ["honest", "slim"])
+def test_forged_stores_are_refused_or_yield_what_was_stored(
+    layout: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    done, refusals = fuzz(request.getfixturevalue(layout), tmp_path, seconds=1, seed=time.time_ns())
     assert refusals > done // 4
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("layout", ["honest", "slim"])
 def test_forged_stores_are_refused_or_yield_what_was_stored_for_a_minute(
-    honest: Path, tmp_path: Path, tell: Callable[[str], None]
+    layout: str, request: pytest.FixtureRequest, tmp_path: Path, tell: Callable[[str], None]
 ) -> None:
-    done, refusals = fuzz(honest, tmp_path, seconds=60, seed=0)
+    done, refusals = fuzz(request.getfixturevalue(layout), tmp_path, seconds=60, seed=0)
     tell(f"{done} forged stores, {refusals} refused, the others harmless")

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from emocache.errors import DamagedStore
 from emocache.spec import Recipe
 from emocache.store import Feature, FeatureWriter, Store, index, open_or_make_store, open_store, write_roster
+from emocache.store.commit import write_segment
 from emocache.store.index import newest_snapshot, refresh_snapshot, snapshot_arrays, write_snapshot
 from emocache.store.lookup import Cells, sorted_cells
-from emocache.store.segment import write_segment
 
 RECIPE = Recipe({"encoder": "tone", "modality": "audio", "pooling": "mean", "storage_dtype": "float32"})
 
@@ -68,7 +68,7 @@ def test_without_a_snapshot_a_feature_reads_the_same(store: Store) -> None:
 
 @pytest.mark.parametrize("array", ["segments", "keys", "places"])
 def test_a_damaged_snapshot_is_passed_over_and_named(
-    store: Store, array: str, caplog: pytest.LogCaptureFixture
+    in_files: None, store: Store, array: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     chunk = next(tone(store).folder.glob(f"index/*/{array}/c.*"))
     data = bytearray(chunk.read_bytes())
@@ -78,7 +78,7 @@ def test_a_damaged_snapshot_is_passed_over_and_named(
     assert "its checksum fails" in caplog.text
 
 
-def test_an_older_snapshot_serves_where_the_newest_is_damaged(store: Store) -> None:
+def test_an_older_snapshot_serves_where_the_newest_is_damaged(in_files: None, store: Store) -> None:
     feature = tone(store)
     newest = write_snapshot(feature.folder, feature.fingerprint)
     (feature.folder / "index" / newest / "segments" / "c.0").unlink()

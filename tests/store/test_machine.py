@@ -91,10 +91,10 @@ class Machine(RuleBasedStateMachine):
 
     # --- what people do ----------------------------------------------------------------------------------------------
 
-    @rule(name=STORE, clips=GROUP, layers=SOME_LAYERS)
-    def commits(self, name: str, clips: list[int], layers: list[int]) -> None:
+    @rule(name=STORE, clips=GROUP, layers=SOME_LAYERS, large=st.booleans())
+    def commits(self, name: str, clips: list[int], layers: list[int], large: bool) -> None:
         """New cells, and the same ones again."""
-        self.book[name] |= commit(self.feature(name), clips, layers)
+        self.book[name] |= commit(self.feature(name), clips, layers, large=large)
 
     @rule(name=STORE, codec=CODEC)
     def compacts(self, name: str, codec: str | None) -> None:
@@ -161,10 +161,12 @@ class Machine(RuleBasedStateMachine):
             self.paths[name] = disk.after_power_cut(self.room / f"cut{self.disks}", power) / place.name
         return ended
 
-    @rule(name=STORE, clips=GROUP, layers=SOME_LAYERS, at=ANY, power=st.none() | ANY)
-    def dies_committing(self, name: str, clips: list[int], layers: list[int], at: int, power: int | None) -> None:
+    @rule(name=STORE, clips=GROUP, layers=SOME_LAYERS, at=ANY, power=st.none() | ANY, large=st.booleans())
+    def dies_committing(
+        self, name: str, clips: list[int], layers: list[int], at: int, power: int | None, large: bool
+    ) -> None:
         tried = {(number, layer) for number in clips for layer in layers}
-        ended = self.dies(name, at, power, lambda: commit(self.feature(name), clips, layers))
+        ended = self.dies(name, at, power, lambda: commit(self.feature(name), clips, layers, large=large))
         before = self.book[name]
         seen = held(self.feature(name))
         assert seen in ((before | tried,) if ended else (before, before | tried))

@@ -12,7 +12,7 @@ from emocache.spec import Recipe
 from emocache.store import open_or_make_store, open_store, write_roster
 from emocache.store.upkeep import merge
 
-from .filling import cells, fail, fill, name_clips, recipe, segments, stand_in
+from .filling import cells, chunk_of, fail, fill, name_clips, recipe, segments, stand_in
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_one_name_for_two_contents_is_told_and_the_newer_counts(tmp_path: Path) 
 
 
 def test_a_damaged_segment_is_named_and_left_out(parts: list[Path], tmp_path: Path) -> None:
-    chunk = segments(parts[1])[0] / "values" / "c.0.0.0"
+    chunk = chunk_of(segments(parts[1])[0])
     chunk.write_bytes(bytes(len(chunk.read_bytes())))
     done = merge_stores(parts, tmp_path / "m.zarr")
     assert len(done.damaged) == 1

@@ -1,5 +1,7 @@
 """Every file that emocache writes opens in zarr-python and in tensorstore, bit for bit, without a warning."""
 
+import base64
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,9 @@ import zarr
 from numpy.typing import NDArray
 
 from emocache.store import layout
-from emocache.store.segment import Segment, open_segment, write_segment
+from emocache.store.commit import write_segment
+from emocache.store.listing import open_segment
+from emocache.store.segment import Segment
 
 FACTS = {"fingerprint": "0" * 64, "layers": [3, 5], "rows": 7}
 
@@ -39,7 +43,8 @@ def cut(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_zarr_python_reads_the_same_bits(tmp_path: Path, cut: None, codec: str | None, dtype: str) -> None:
+@pytest.mark.usefixtures("in_files", "cut")
+def test_zarr_python_reads_the_same_bits(tmp_path: Path, codec: str | None, dtype: str) -> None:
     segment, arrays = write(tmp_path, dtype, codec)
     group = zarr.open_group(segment.folder, mode="r")
     assert sorted(group.array_keys()) == sorted(arrays)
@@ -50,7 +55,8 @@ def test_zarr_python_reads_the_same_bits(tmp_path: Path, cut: None, codec: str |
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_tensorstore_reads_the_same_bits(tmp_path: Path, cut: None, codec: str | None, dtype: str) -> None:
+@pytest.mark.usefixtures("in_files", "cut")
+def test_tensorstore_reads_the_same_bits(tmp_path: Path, codec: str | None, dtype: str) -> None:
     segment, arrays = write(tmp_path, dtype, codec)
     for name, array in arrays.items():
         place = {"driver": "file", "path": f"{segment.folder / name}/"}
@@ -58,7 +64,21 @@ def test_tensorstore_reads_the_same_bits(tmp_path: Path, cut: None, codec: str |
         assert found.read().result().tobytes() == array.tobytes()
 
 
-def test_the_reader_reads_the_same_bits(tmp_path: Path, cut: None, codec: str | None) -> None:
+def test_a_segment_of_one_array_is_that_array(tmp_path: Path, cut: None, codec: str | None) -> None:
+    """Small arrays beside ``values`` lie in its attributes, in base64."""
+    segment, arrays = write(tmp_path, "float16", codec)
+    found = zarr.open_array(segment.folder, mode="r")
+    assert np.asarray(found[:]).tobytes() == arrays["values"].tobytes()
+    place = {"driver": "file", "path": f"{segment.folder}/"}
+    other = tensorstore.open({"driver": "zarr3", "kvstore": place}, read=True).result()
+    assert other.read().result().tobytes() == arrays["values"].tobytes()
+    facts = json.loads(json.dumps(found.attrs["emocache"]))
+    for name in ("keys", "ledger"):
+        assert base64.b64decode(facts["arrays"][name]["data"]) == arrays[name].tobytes()
+    assert {path.name for path in segment.folder.iterdir()} == {"zarr.json", *segment.manifest["files"]}
+
+
+def test_the_reader_reads_the_same_bits(both_layouts: None, tmp_path: Path, cut: None, codec: str | None) -> None:
     segment, arrays = write(tmp_path, "float16", codec)
     for position in range(2):
         np.testing.assert_array_equal(segment.read("values", position), arrays["values"][:, position])

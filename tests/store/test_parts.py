@@ -59,7 +59,7 @@ def test_a_damaged_part_of_a_compaction_lets_nothing_be_collected(
     here, cells, outcome = parted
     copies = [copy(segment, here) for segment in outcome]
     part = next(s for s in feature(here).segments if not s.manifest["supersedes"])
-    (part.folder / "values" / "c.0.0.0").unlink()
+    (part.folder / part.file_of("values")).unlink()
     collect_garbage(here, older_than="0s")
     verify_store(here, repair=True)
     assert all(folder.parent.is_dir() for folder in copies)

@@ -31,7 +31,7 @@ def test_the_list_tells_of_each_feature_how_much_is_held_and_by_whom(store: Path
     assert (listing.clips, line.clips, line.layers, line.dim) == (6, 4, (1, 2), 5)
     assert line.writing.segments == 3
     assert line.writing.bytes == sum(
-        file.stat().st_size for file in store.glob(f"features/{line.name}/segments/*-*/*/*") if file.is_file()
+        file.stat().st_size for file in store.glob(f"features/{line.name}/segments/*-*/c.*") if file.is_file()
     )
     said = str(listing).splitlines()
     assert said[0].startswith(f"{store} · format 1 · 6 clips in the roster · ")

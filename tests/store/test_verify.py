@@ -12,13 +12,14 @@ from emocache.errors import DamagedStore
 from emocache.spec import cache_folder
 from emocache.store import open_or_make_store, open_store
 from emocache.store import segment as segment_module
+from emocache.store.commit import ensure_group, write_segment
 from emocache.store.index import open_catalog, snapshot_arrays, write_snapshot
 from emocache.store.roster import roster_arrays
-from emocache.store.segment import Segment, ensure_group
+from emocache.store.segment import Segment
 from emocache.store.upkeep import verify as verify_module
 from emocache.store.upkeep.check import check_segment
 
-from .filling import cells, fail, fill, key, name_clips, numbers, recipe, segments, stand_in
+from .filling import cells, chunk_of, fail, fill, key, name_clips, numbers, recipe, segments, stand_in
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_a_sound_store_has_no_fault(store: Path) -> None:
     assert "files and lengths checked" in str(verify_store(store, quick=True))
 
 
-def test_every_flipped_byte_of_every_segment_is_found(tmp_path: Path) -> None:
+def test_every_flipped_byte_of_every_segment_is_found(both_layouts: None, tmp_path: Path) -> None:
     path = tmp_path / "s.zarr"
     feature = fill(path, [0])
     write_snapshot(feature.folder, feature.fingerprint)
@@ -63,7 +64,7 @@ def test_every_flipped_byte_of_every_segment_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("quick", [True, False])
-def test_every_missing_and_every_truncated_file_is_found(store: Path, quick: bool) -> None:
+def test_every_missing_and_every_truncated_file_is_found(both_layouts: None, store: Path, quick: bool) -> None:
     for file in files_of(store):
         whole = file.read_bytes()
         file.write_bytes(whole[:-1])
@@ -116,9 +117,9 @@ def test_a_damaged_group_is_found_and_mended(store: Path, place: str, content: b
     assert cells(store) == before
 
 
-def test_a_damaged_chunk_costs_its_own_cells_and_no_others(store: Path) -> None:
+def test_a_damaged_chunk_costs_its_own_cells_and_no_others(both_layouts: None, store: Path) -> None:
     before = cells(store)
-    chunk = segments(store)[0] / "values" / "c.0.1.0"
+    chunk = chunk_of(segments(store)[0], 1)
     chunk.write_bytes(bytes(len(chunk.read_bytes())))
     findings = verify_store(store, repair=True)
     assert [fault.place for fault in findings.faults] == [str(chunk.relative_to(store))]
@@ -134,7 +135,7 @@ def test_a_damaged_chunk_costs_its_own_cells_and_no_others(store: Path) -> None:
 def test_snapshots_that_name_what_a_repair_dropped_go_with_it(store: Path) -> None:
     feature = stand_in(store)
     write_snapshot(feature.folder, feature.fingerprint)
-    chunk = segments(store)[0] / "values" / "c.0.0.0"
+    chunk = chunk_of(segments(store)[0])
     chunk.unlink()
     assert len(verify_store(store, repair=True).faults) == 1
     assert not verify_store(store).faults
@@ -148,7 +149,7 @@ def test_in_a_segment_of_several_chunks_only_the_rows_of_the_damaged_one_go(
     monkeypatch.setattr("emocache.store.layout.CHUNK_BYTES", 3 * 20)
     path = tmp_path / "s.zarr"
     fill(path, range(8), (1, 2))
-    chunk = segments(path)[0] / "values" / "c.1.0.0"
+    chunk = chunk_of(segments(path)[0], 0, 1)
     chunk.write_bytes(bytes(len(chunk.read_bytes())))
     before = {(f"c{clip}", layer): numbers(clip, (layer,)).tobytes() for clip in range(8) for layer in (1, 2)}
     assert verify_store(path, repair=True).faults
@@ -158,7 +159,7 @@ def test_in_a_segment_of_several_chunks_only_the_rows_of_the_damaged_one_go(
 
 
 @pytest.mark.parametrize("file", ["keys/c.0.0", "ledger/c.0", "zarr.json"])
-def test_without_keys_ledger_or_manifest_the_segment_goes(store: Path, file: str) -> None:
+def test_without_keys_ledger_or_manifest_the_segment_goes(in_files: None, store: Path, file: str) -> None:
     before = cells(store)
     damaged = segments(store)[0] / file
     damaged.write_bytes(damaged.read_bytes()[:-9] + b"!" + damaged.read_bytes()[-8:])
@@ -171,8 +172,8 @@ def test_without_keys_ledger_or_manifest_the_segment_goes(store: Path, file: str
 def test_a_quick_repair_proves_what_it_keeps(store: Path) -> None:
     before = cells(store)
     first = segments(store)[0]
-    (first / "values" / "c.0.0.0").unlink()
-    other = first / "values" / "c.0.1.0"
+    chunk_of(first).unlink()
+    other = chunk_of(first, 1)
     other.write_bytes(bytes(len(other.read_bytes())))
     assert len(verify_store(store, quick=True, repair=True).faults) == 1
     assert not verify_store(store).faults
@@ -215,14 +216,14 @@ def test_a_key_that_a_segment_names_twice_is_a_fault(store: Path) -> None:
         "keys": np.frombuffer(key(7) * 2, dtype=np.uint8).reshape(2, 32),
     }
     facts = {"fingerprint": recipe().fingerprint, "layers": [1], "rows": 2}
-    segment_module.write_segment(stand_in(store).folder / "segments", "cells", arrays, facts)
+    write_segment(stand_in(store).folder / "segments", "cells", arrays, facts)
     assert "keys: name a content twice" in str(verify_store(store))
 
 
 def test_rows_that_are_whole_and_mean_nothing_are_a_fault(store: Path) -> None:
     text = np.frombuffer(b'{"status":"perhaps"}\n', dtype=np.uint8)
     facts = {"fingerprint": recipe().fingerprint, "layers": [], "rows": 0}
-    segment_module.write_segment(stand_in(store).folder / "segments", "cells", {"ledger": text}, facts)
+    write_segment(stand_in(store).folder / "segments", "cells", {"ledger": text}, facts)
     assert "a ledger row has no key or status that is known" in str(verify_store(store))
 
 
@@ -233,7 +234,7 @@ def test_a_snapshot_that_finds_other_clips_than_its_segments_hold_is_a_fault(sto
     arrays["keys"] = arrays["keys"][::-1].copy()
     ensure_group(feature.folder / "index")
     facts = {"fingerprint": feature.fingerprint, "rows": len(arrays["keys"])}
-    segment_module.write_segment(feature.folder / "index", "index", arrays, facts)
+    write_segment(feature.folder / "index", "index", arrays, facts)
     assert "finds other clips than its segments hold" in str(verify_store(store, repair=True))
     assert not verify_store(store).faults
     assert len(cells(store)) == 8
@@ -248,7 +249,7 @@ def test_a_snapshot_of_nothing_is_no_fault(tmp_path: Path) -> None:
 def test_names_beside_the_roster_that_are_not_those_of_its_rows_are_a_fault(store: Path) -> None:
     rows = [{"clip_id": name, "keys": {"audio": key(number).hex()}, "columns": {}} for number, name in enumerate("ab")]
     arrays = {**roster_arrays(rows), "keys": roster_arrays(rows[::-1])["keys"]}
-    segment_module.write_segment(store / "roster", "roster", arrays, {"rows": 2})
+    write_segment(store / "roster", "roster", arrays, {"rows": 2})
     assert "keys: are not those of the rows" in str(verify_store(store))
 
 

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emocache.errors import DamagedStore
+from emocache.store.commit import Layered
 from emocache.store.parser import KEY_BYTES
-from emocache.store.segment import Layered, Segment
+from emocache.store.segment import Segment
 
 ROWS = 65_536
 """The most clips in one segment."""

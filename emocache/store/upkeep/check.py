@@ -9,8 +9,10 @@ import numpy as np
 
 from emocache.errors import DamagedStore
 from emocache.store.files import COMMIT_NAME
+from emocache.store.ledger import ledger_rows
+from emocache.store.listing import open_segment
 from emocache.store.roster import roster_arrays
-from emocache.store.segment import REPAIR, Segment, open_segment
+from emocache.store.segment import REPAIR, Segment
 
 
 @dataclass
@@ -64,6 +66,12 @@ def check_segment(folder: Path, fingerprint: str | None, *, quick: bool) -> Segm
             found.bytes += length
         except (DamagedStore, OSError) as error:
             found.add(file, error)
+    for array, layout in segment.arrays.items():
+        if layout.inline:
+            try:
+                segment.read(array)
+            except DamagedStore as error:
+                found.add(array, error)
     if not (quick or found.faults):
         _check_content(segment, found)
     return found
@@ -71,9 +79,10 @@ def check_segment(folder: Path, fingerprint: str | None, *, quick: bool) -> Segm
 
 def _check_content(segment: Segment, found: SegmentCheck) -> None:
     """What every byte being right does not prove: lines that are JSON, keys that differ, offsets that rise."""
-    for array in ("ledger", "rows"):
+    for array, rows in (("ledger", ledger_rows(segment)), ("rows", segment.each_row("rows"))):
         try:
-            segment.rows(array)
+            for _ in rows:
+                pass
         except DamagedStore as error:
             found.add(array, error)
     if segment.manifest["kind"] == "roster" and not found.faults:

@@ -12,8 +12,9 @@ from emocache.errors import BadOption, DamagedStore
 from emocache.spec import bytes_text
 from emocache.store.files import COMMIT_NAME, is_plain_folder
 from emocache.store.index import INDEX, SEGMENTS, read_snapshot
+from emocache.store.listing import read_segments, segment_names, superseded_by
 from emocache.store.roster import FOLDER as ROSTER
-from emocache.store.segment import Segment, read_segments, segment_names, superseded_by
+from emocache.store.segment import Segment
 from emocache.store.store import FEATURES, open_store
 from emocache.store.upkeep.removal import changed_ms, length_of, remove
 from emocache.store.upkeep.table import counted

@@ -18,15 +18,18 @@ from numpy.typing import NDArray
 
 from emocache.errors import BadOption
 from emocache.spec import bytes_text
-from emocache.store.documents import lines
+from emocache.store.commit import write_segment
 from emocache.store.feature import Feature
 from emocache.store.index import SEGMENTS, write_snapshot
 from emocache.store.layout import CODECS
+from emocache.store.ledger import ledger_array, ledger_rows
+from emocache.store.listing import committed_segments
 from emocache.store.roster import FOLDER as ROSTER
 from emocache.store.roster import read_roster, roster_arrays
-from emocache.store.segment import Segment, committed_segments, write_segment
+from emocache.store.segment import Segment
 from emocache.store.store import Store, open_store
 from emocache.store.upkeep.batches import LAYER_BYTES, ROWS, arrays_of, batch_cells, batch_keys, identify, winning_cells
+from emocache.store.upkeep.removal import length_of
 from emocache.store.upkeep.table import counted
 
 UNPACKED = "none"
@@ -101,9 +104,10 @@ def _compact_feature(store: Store, feature: Feature, codec: str | None, done: Co
     made: list[str] = []
     for batch in batches:
         arrays, facts = arrays_of(batch)
-        mine = [ledger.pop(key) for key in map(bytes.hex, batch_keys(batch)) if key in ledger]
+        keys = batch_keys(batch)
+        mine = [ledger.pop(key) for key in map(bytes.hex, keys) if key in ledger]
         rest = list(ledger.values()) if batch is batches[-1] else []
-        arrays |= _ledger(mine + rest)
+        arrays |= _ledger(mine + rest, keys)
         facts["fingerprint"] = feature.fingerprint
         last = batch is batches[-1]
         name = write_segment(
@@ -120,7 +124,7 @@ def _compact_feature(store: Store, feature: Feature, codec: str | None, done: Co
     if not batches:
         facts = {"fingerprint": feature.fingerprint, "layers": [], "rows": 0}
         write_segment(
-            target, "cells", _ledger(list(ledger.values())), facts, supersedes=names, name=_name_behind(names)
+            target, "cells", _ledger(list(ledger.values()), []), facts, supersedes=names, name=_name_behind(names)
         )
     write_snapshot(feature.folder, feature.fingerprint)
     _note(done, feature.name, feature.folder / SEGMENTS, taken)
@@ -132,9 +136,9 @@ def _name_behind(names: Sequence[str]) -> str:
     return f"{newest + 1:012x}-{secrets.token_hex(10)}"
 
 
-def _ledger(rows: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[Any]]:
+def _ledger(rows: Sequence[Mapping[str, Any]], keys: Sequence[bytes]) -> dict[str, NDArray[Any]]:
     """The array that holds ledger rows, if there are any."""
-    return {"ledger": np.frombuffer(lines(rows), dtype=np.uint8)} if rows else {}
+    return {"ledger": ledger_array(rows, keys)} if rows else {}
 
 
 def _note(done: Compaction, place: str, parent: Path, before: Sequence[Segment]) -> None:
@@ -148,7 +152,7 @@ def _note(done: Compaction, place: str, parent: Path, before: Sequence[Segment])
 
 
 def _bytes(segments: Sequence[Segment]) -> int:
-    return sum(length for segment in segments for length, _ in segment.manifest["files"].values())
+    return sum(length_of(segment.folder) for segment in segments)
 
 
 def _candidates(live: Sequence[Segment], codec: str | None, *, recode: bool) -> list[Segment]:
@@ -191,8 +195,8 @@ def _counting_rows(live: Sequence[Segment], taken: Sequence[Segment]) -> dict[st
     inside = {segment.name for segment in taken}
     book: dict[str, tuple[bool, dict[str, Any]]] = {}
     for segment in live:
-        for row in segment.rows("ledger"):
-            name = row["key"] if row.get("key") else f"clip_id {row.get('clip_id', '')}"
+        for row in ledger_rows(segment):
+            name = row["key"] if row["key"] else f"clip_id {row.get('clip_id', '')}"
             if row["status"] == "ok" or name not in book or book[name][1]["status"] != "ok":
                 book[name] = (segment.name in inside, row)
     return {name: row for name, (mine, row) in book.items() if mine}

@@ -11,13 +11,15 @@ from typing import Any
 
 from emocache.errors import DamagedStore, StoreError, some
 from emocache.spec import bytes_text
+from emocache.store.commit import ensure_group
 from emocache.store.documents import MAX_JSON_BYTES
 from emocache.store.feature import Feature
-from emocache.store.files import COMMIT_NAME, Batch, commit, create_once, make_folder, read_file
+from emocache.store.files import COMMIT_NAME, Draft, create_once, make_folder, read_file
 from emocache.store.index import SEGMENTS
+from emocache.store.listing import committed_segments, read_segments, superseded_by
 from emocache.store.roster import FOLDER as ROSTER
 from emocache.store.roster import write_roster
-from emocache.store.segment import Segment, committed_segments, ensure_group, read_segments, superseded_by
+from emocache.store.segment import Segment
 from emocache.store.store import FEATURES, Store, open_or_make_store, open_store
 from emocache.store.upkeep.table import counted
 
@@ -160,17 +162,10 @@ def _copy_segment(segment: Segment, target: Path) -> int:
     for file in segment.manifest["files"]:
         segment.prove_file(file)
     document = read_file(segment.folder / COMMIT_NAME, MAX_JSON_BYTES)
-    with Batch() as batch:
-        try:
-            batch.make_folder(target)
-            batch.holds_in(target.parent)
-            for array in segment.arrays:
-                batch.make_folder(target / array)
-            for file, (length, _) in segment.manifest["files"].items():
-                batch.write(target / file, [read_file(segment.folder / file, length)])
-            commit(batch, target, document)
-        except BaseException:
-            if not (target / COMMIT_NAME).exists():
-                batch.remove()
-            raise
+    with Draft(target) as draft:
+        for folder in sorted({file.rpartition("/")[0] for file in segment.manifest["files"]} - {""}):
+            draft.make_folder(folder)
+        for file, (length, _) in segment.manifest["files"].items():
+            draft.write(file, [read_file(segment.folder / file, length)])
+        draft.commit(document)
     return sum(length for length, _ in segment.manifest["files"].values())

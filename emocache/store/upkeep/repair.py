@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from itertools import pairwise
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emocache.store.documents import lines
+from emocache.store.commit import Layered, write_segment
 from emocache.store.files import COMMIT_NAME
-from emocache.store.segment import Layered, Segment, write_segment
+from emocache.store.ledger import ledger_array, ledger_rows
+from emocache.store.segment import Segment
 from emocache.store.upkeep.check import SegmentCheck
 from emocache.store.upkeep.removal import remove_segment
 from emocache.store.upkeep.table import counted
@@ -57,8 +57,8 @@ def _can_be_told_apart(check: SegmentCheck) -> bool:
     """Whether only chunks of values, and documents that the manifest implies, are damaged."""
     if check.segment is None or check.segment.manifest["kind"] != "cells" or "values" not in check.segment.arrays:
         return False
-    files = [PurePosixPath(file) for file in check.faults]
-    return all(len(file.parts) == 2 and (file.parts[0] == "values" or file.name == COMMIT_NAME) for file in files)
+    chunks = {check.segment.file_of("values", *chunk) for chunk in check.segment.arrays["values"].chunks()}
+    return all(file in chunks or file.endswith(f"/{COMMIT_NAME}") for file in check.faults)
 
 
 def _whole_cells(segment: Segment, faults: Collection[str]) -> NDArray[np.bool_]:
@@ -66,7 +66,7 @@ def _whole_cells(segment: Segment, faults: Collection[str]) -> NDArray[np.bool_]
     layout = segment.arrays["values"]
     whole_rows = np.ones((layout.shape[0], layout.layers), dtype=bool)
     for layer, block in layout.chunks():
-        if f"values/{layout.chunk_name(layer, block)}" in faults:
+        if segment.file_of("values", layer, block) in faults:
             here = layout.rows_of(block)
             whole_rows[here.start : here.stop, layer] = False
     if "offsets" not in segment.arrays:
@@ -79,7 +79,7 @@ def _commit_whole(segment: Segment, whole: NDArray[np.bool_]) -> None:
     """Commit the whole cells, one segment for each set of layers that clips still have."""
     patterns, which = np.unique(whole, axis=0, return_inverse=True)
     keys = segment.read("keys")
-    ledger = segment.rows("ledger")
+    ledger = list(ledger_rows(segment))
     groups = [(pattern, np.flatnonzero(which.reshape(-1) == n)) for n, pattern in enumerate(patterns) if pattern.any()]
     failed = [row for row in ledger if row["status"] != "ok"]
     for number, (pattern, clips) in enumerate(groups):
@@ -88,7 +88,7 @@ def _commit_whole(segment: Segment, whole: NDArray[np.bool_]) -> None:
         _write(segment, np.flatnonzero(pattern), clips, keys, rows + (failed if number == 0 else []))
     if not groups and failed:
         facts = {"fingerprint": segment.manifest["fingerprint"], "layers": list(segment.layers), "rows": 0}
-        write_segment(segment.folder.parent, "cells", {"ledger": _text(failed)}, facts)
+        write_segment(segment.folder.parent, "cells", {"ledger": ledger_array(failed, [])}, facts)
 
 
 def _write(
@@ -112,8 +112,9 @@ def _write(
         return _whole_rows(segment, int(positions[position]), rows)
 
     arrays["values"] = Layered((len(rows), len(positions), layout.shape[2]), layout.dtype, layer)
-    arrays["keys"] = np.ascontiguousarray(keys[clips])
-    arrays["ledger"] = _text(ledger)
+    chosen = np.ascontiguousarray(keys[clips])
+    arrays["keys"] = chosen
+    arrays["ledger"] = ledger_array(ledger, [key.tobytes() for key in chosen])
     facts = {
         "fingerprint": segment.manifest["fingerprint"],
         "layers": [segment.layers[int(position)] for position in positions],
@@ -130,7 +131,3 @@ def _whole_rows(segment: Segment, layer: int, rows: NDArray[np.intp]) -> NDArray
         here = np.flatnonzero(rows // layout.chunk_rows == block)
         out[here] = segment.chunk("values", layer, int(block))[rows[here] - block * layout.chunk_rows]
     return out
-
-
-def _text(rows: Sequence[dict[str, Any]]) -> NDArray[np.uint8]:
-    return np.frombuffer(lines(rows), dtype=np.uint8)

@@ -10,11 +10,13 @@ from tqdm import tqdm
 
 from emocache.errors import DamagedStore
 from emocache.spec import Recipe, bytes_text
+from emocache.store.commit import ensure_group
 from emocache.store.documents import NAME, check_seal, group_document, read_group
 from emocache.store.files import COMMIT_NAME, folder_names, read_file
 from emocache.store.index import INDEX, SEGMENTS
+from emocache.store.listing import segment_names, superseded_by
 from emocache.store.roster import FOLDER as ROSTER
-from emocache.store.segment import Segment, ensure_group, segment_names, superseded_by
+from emocache.store.segment import Segment
 from emocache.store.store import FEATURES, Store, open_store
 from emocache.store.upkeep.check import SegmentCheck, check_segment
 from emocache.store.upkeep.duplicates import overlaps
@@ -173,7 +175,7 @@ class _Check:
             return
         try:
             data = read_file(folder / COMMIT_NAME, 10_000)
-            what = "" if data == group_document({}) else "not the bytes of a plain group"
+            what = "" if data == group_document() else "not the bytes of a plain group"
         except (DamagedStore, OSError) as error:
             what = "missing" if isinstance(error, FileNotFoundError) else str(error)
         if not what:

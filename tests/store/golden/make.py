@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from emocache.spec import Recipe
 from emocache.store import Feature, FeatureWriter, open_or_make_store, write_roster
+from emocache.store.commit import write_segment
 from emocache.store.index import write_snapshot
-from emocache.store.segment import write_segment
 
 PLACE = Path(__file__).parent / "format-1"
 DIM = 4

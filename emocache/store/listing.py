@@ -1,0 +1,84 @@
+"""Which segments lie in a folder, and which of them count."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+from emocache.errors import DamagedStore
+from emocache.store.documents import NAME, OTHER_BYTES, check_seal, read_node
+from emocache.store.files import COMMIT_NAME, folder_names
+from emocache.store.layout import segment_document
+from emocache.store.parser import parse_manifest
+from emocache.store.segment import Segment
+
+
+def open_segment(folder: Path, *, strict: bool = False) -> Segment | None:
+    """Read and check a segment's manifest; None if it is not committed.
+
+    strict: a ``zarr.json`` that is there but torn or edited is an error instead of not committed
+    raises: DamagedStore if it is sealed and still not what format 1 knows, or if it is no plain file
+    """
+    try:
+        node = read_node(folder)
+        if node is None:
+            return None
+        manifest = check_seal(node.facts, folder)
+    except DamagedStore:
+        if strict or not _is_plain_file(folder / COMMIT_NAME):
+            raise
+        return None
+    arrays = parse_manifest(folder, manifest.facts)
+    if node.data != segment_document(manifest.text, arrays):
+        if strict:
+            raise DamagedStore(f"{folder / COMMIT_NAME}: {OTHER_BYTES}")
+        return None
+    return Segment(folder, node.facts, arrays)
+
+
+def _is_plain_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def segment_names(parent: Path) -> list[str]:
+    """The folders below `parent` that may be segments, lowest name first; links and strange names are not looked at."""
+    return [name for name in folder_names(parent) if NAME.fullmatch(name)]
+
+
+def read_segments(parent: Path) -> list[Segment]:
+    """All committed segments below `parent`, lowest name first, superseded ones too."""
+    found = (open_segment(parent / name) for name in segment_names(parent))
+    return [segment for segment in found if segment is not None]
+
+
+def committed_segments(parent: Path) -> list[Segment]:
+    """The segments that count: committed, and not superseded by another that is committed."""
+    committed = read_segments(parent)
+    superseded = superseded_by(committed)
+    return [segment for segment in committed if segment.name not in superseded]
+
+
+def superseded_by(segments: Iterable[Segment]) -> set[str]:
+    """The names of what some segments supersede; see `heirs`."""
+    listed = {segment.name: segment.manifest for segment in segments}
+    claims = {
+        name: (facts["supersedes"], facts.get("along", ())) for name, facts in listed.items() if facts["supersedes"]
+    }
+    return {name for heir in heirs(listed, claims) for name in claims[heir][0]}
+
+
+def heirs(there: Collection[str], claims: Mapping[str, tuple[Iterable[str], Iterable[str]]]) -> set[str]:
+    """Whose claim to supersede others holds: all that was made along with it is there, or superseded in its turn.
+
+    A part of a compaction must not hide what only the whole of it holds: copies may bring any part of it first.
+
+    there: the names of all segments; claims: name to (what it supersedes, what was made along with it)
+    """
+    found: set[str] = set()
+    known = set(there)
+    while True:
+        new = {name for name, (_, along) in claims.items() if name not in found and known.issuperset(along)}
+        if not new:
+            return found
+        found |= new
+        known.update(*(claims[name][0] for name in new))
