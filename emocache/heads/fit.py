@@ -40,7 +40,8 @@ def fit_head(
     clips: str | Path | None = None,
     folds: str | None = None,
     seed: int = 0,
-    normalize: str = "global",
+    normalize: str | None = None,
+    mix_layers: str = "mean",
     out: str | Path | None = None,
     device: str = "auto",
 ) -> Run:
@@ -52,16 +53,21 @@ def fit_head(
     clips: a manifest whose labels, speakers and choice of clips take the place of the store's roster
     folds: ``speaker``, ``speaker:K``, ``loso``, ``K`` or ``given``; left out: ``speaker`` where there are speakers
     seed: decides folds, training and bootstrap; the same seed gives the same numbers on the same machine
-    normalize: ``none``, ``global`` (fitted on training folds) or ``speaker`` (within each speaker: transductive)
+    normalize: ``none``, ``global`` (fitted on training folds) or ``speaker`` (within each speaker: transductive); left
+        out: what the head wants, ``global`` for most
+    mix_layers: how several layers of a feature enter: ``mean``, ``concat``, or ``learned``, weighed by the head
     out: the run's folder; left out: ``runs/<head>-<digest>``. A run with the same recipe is replaced, nothing else is
     device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``
     raises: NotAStore, UnknownName, BadOption, FitError; nothing is left behind then
     """
     kind = head_class(head)
-    check_method(normalize)
+    method = check_method(kind.normalize if normalize is None else normalize)
     if seed < 0:
         raise BadOption(f"--seed {seed}: a seed is 0 or more")
-    task = _prepare(load_matrix(store, features, clips), folds, normalize, seed)
+    if mix_layers == "learned" and not kind.mixes:
+        raise BadOption(f"--mix-layers learned: {head} does not weigh layers itself; choose mean or concat")
+    matrix = load_matrix(store, features, clips, mix=mix_layers, tokens=kind.masks)
+    task = _prepare(matrix, folds, method, seed)
     record = _record(task, head, kind(seed=seed))
     place = Path(out) if out is not None else RUNS / f"{head}-{record['digest'][:8]}"
     with draft(place, record["recipe"]) as folder:
@@ -166,15 +172,17 @@ def _cross_fit(task: _Task, kind: type[Head], device: str, *, title: str) -> tup
     from tqdm import tqdm
 
     groups, present = task.speakers, task.matrix.present
-    indicated = np.flatnonzero(~present.all(axis=0))
+    indicated = np.flatnonzero(~present.all(axis=0) & (not kind.masks))
+    layout = task.matrix.layout
     models = []
     parts = list(task.folds.parts())
     for fold, (train, _) in enumerate(tqdm(parts, desc=title, unit="fold", leave=False, disable=None)):
-        scaler = Scaler.fit(task.values[train], task.normalize, indicated)
+        scaler = Scaler.fit(task.values[train], task.normalize, indicated, layout)
         seed = int(np.random.SeedSequence([task.seed, fold]).generate_state(1)[0])
-        rows = scaler.transform(task.values[train], present[train])
-        voices = None if groups is None else groups[train]
-        models.append(FoldModel(scaler, kind(seed=seed, device=device).fit(rows, task.labels[train], voices)))
+        model = FoldModel(scaler, kind(layout=layout, seed=seed, device=device))
+        rows = model.seen(task.values[train], present[train])
+        model.head.fit(rows, task.labels[train], None if groups is None else groups[train])
+        models.append(model)
     return tuple(models)
 
 
@@ -191,7 +199,7 @@ def _out_of_fold(task: _Task, models: Sequence[FoldModel]) -> NDArray[np.float64
 
 def _record(task: _Task, name: str, head: Head) -> dict[str, Any]:
     """``run.json``. The recipe is all that decides the numbers; its digest names the run."""
-    parameters = {key: value for key, value in head.get_params().items() if key != "device"}
+    parameters = {key: value for key, value in head.get_params().items() if key not in {"device", "layout"}}
     fold_of = [None if fold < 0 else int(fold) for fold in task.folds.of]
     recipe = {
         "head": {"name": name, "parameters": parameters},

@@ -32,10 +32,12 @@ class FoldModel:
         values: ``(clip, dim)``, NaN where a feature is absent; present: ``(clip, block)``
         """
         out = np.zeros((len(values), len(classes)))
-        out[:, np.searchsorted(classes, self.head.classes_)] = self.head.predict_proba(
-            self.scaler.transform(values, present)
-        )
+        out[:, np.searchsorted(classes, self.head.classes_)] = self.head.predict_proba(self.seen(values, present))
         return out
+
+    def seen(self, values: NDArray[np.float32], present: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """What the head sees of these rows, ``(clip, column)`` float32."""
+        return self.scaler.masked(values) if self.head.masks else self.scaler.transform(values, present)
 
     def save(self, folder: Path) -> None:
         """Make `folder` and write both parts into it."""

@@ -10,11 +10,10 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -22,13 +21,13 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from torch import Tensor, nn
 
-from emocache.errors import BadOption, FitError
-from emocache.heads.folds import make_folds
+from emocache.errors import FitError
 from emocache.heads.head import FloatMatrix
+from emocache.heads.layout import Layout
+from emocache.heads.training import class_weights, inner_folds, reproducible, torch_device
 
 WEIGHTS = "model.safetensors"
 CARD = "head.json"
-INNER_FOLDS = 5
 
 
 class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn ships no types
@@ -40,6 +39,11 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-le
     batch: rows a step, at most; lr, weight_decay: AdamW's; label_smoothing: the cross-entropy's
     seed: decides weights, dropout, batches and inner folds; device: ``auto`` is CUDA where there is one
     """
+
+    masks: ClassVar[bool] = False
+    mixes: ClassVar[bool] = False
+    tasks: ClassVar[tuple[str, ...]] = ("label",)
+    normalize: ClassVar[str] = "global"
 
     def __init__(
         self,
@@ -53,6 +57,8 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-le
         lr: float = 1e-3,
         weight_decay: float = 1e-2,
         label_smoothing: float = 0.1,
+        layout: Layout | None = None,
+        task: str = "label",
         seed: int = 0,
         device: str = "auto",
     ) -> None:
@@ -65,6 +71,8 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-le
         self.lr = lr
         self.weight_decay = weight_decay
         self.label_smoothing = label_smoothing
+        self.layout = layout
+        self.task = task
         self.seed = seed
         self.device = device
 
@@ -83,10 +91,10 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-le
         rows = _Rows(
             torch.as_tensor(np.asarray(X, dtype=np.float32), device=device),
             torch.as_tensor(target, device=device),
-            _class_weights(target).to(device),
+            class_weights(target).to(device),
         )
-        held_out = _inner_folds(target, groups, self.seed)
-        with _reproducible(device, self.seed):
+        held_out = inner_folds(target, groups, self.seed)
+        with reproducible(device, self.seed):
             members = [self._train(rows, *held_out[member % len(held_out)]) for member in range(self.members)]
         self.nets_ = nn.ModuleList(members).eval()
         return self
@@ -131,7 +139,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-le
 
         state = {name: tensor.cpu().contiguous() for name, tensor in self.nets_.state_dict().items()}
         save_file(state, folder / WEIGHTS)
-        parameters = {**self.get_params(), "hidden": list(self.hidden)}
+        parameters = {**self.get_params(), "hidden": list(self.hidden), "layout": None}
         width = self.nets_[0][0].in_features  # type: ignore[index] # a Sequential of Linear, ...
         card = {"parameters": parameters, "classes": self.classes_.tolist(), "width": width}
         (folder / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
@@ -183,61 +191,3 @@ def perceptron(width: int, hidden: Sequence[int], classes: int, dropout: float) 
         layers += [nn.Linear(width, inner), nn.BatchNorm1d(inner), nn.ReLU(), nn.Dropout(dropout)]
         width = inner
     return nn.Sequential(*layers, nn.Linear(width, classes))
-
-
-def torch_device(name: str) -> torch.device:
-    """The device called `name`; ``auto`` is CUDA where there is one, else the CPU.
-
-    raises: BadOption if the name is none, or that device is not here
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise BadOption(f"--device {name!r} is not known; write auto, cpu, cuda or cuda:1") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        found = torch.cuda.device_count()
-        raise BadOption(f"--device {name!r}: {found} CUDA devices are here; choose --device cpu")
-    return device
-
-
-@contextmanager
-def _reproducible(device: torch.device, seed: int) -> Iterator[None]:
-    """Draw from `seed`, leave the caller's generators alone, and compute on one thread.
-
-    With one thread the sums come out alike on machines with few or many cores; and layers this small gain little from
-    more, but lose a lot (3 to 10 times measured) where other processes want the same cores.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _class_weights(target: NDArray[np.int64]) -> Tensor:
-    """``n / (classes * count)``: every class weighs the same however many clips it has."""
-    counts = np.bincount(target)
-    return torch.as_tensor(len(target) / (len(counts) * counts), dtype=torch.float32)
-
-
-def _inner_folds(
-    target: NDArray[np.int64], groups: NDArray[np.str_] | None, seed: int
-) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Pairs of rows to learn from and rows to stop by, disjoint by speaker where there are two or more.
-
-    Where so few rows are left that batch norm could not learn from them, all rows serve for both.
-    """
-    everything = np.arange(len(target))
-    speakers = 0 if groups is None else len(np.unique(groups))
-    count = min(INNER_FOLDS, speakers if speakers > 1 else len(target) // 2)
-    if count < 2:
-        return [(everything, everything)]
-    rule = f"speaker:{count}" if speakers > 1 else str(count)
-    voices: list[str | None] = [None] * len(target) if groups is None else [str(group) for group in groups]
-    parts = list(make_folds(rule, target, voices, {}, seed=seed).parts())
-    return [part if len(part[0]) > 1 else (everything, everything) for part in parts]

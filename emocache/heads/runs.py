@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 
 from emocache.errors import FitError
 from emocache.heads.fold_model import FoldModel
-from emocache.heads.matrix import Block, Matrix
+from emocache.heads.block import Block
+from emocache.heads.matrix import Matrix, load_matrix
 from emocache.heads.normalize import normalized
 from emocache.heads.report import report, summary
 
 if TYPE_CHECKING:
     import pandas as pd
 
-RUN_FORMAT = 1
+RUN_FORMAT = 2
 RECORD = "run.json"
 """Written last: a folder without it is no run."""
 METRICS = "metrics.json"
@@ -57,14 +58,21 @@ class Run:
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
         """The features that the heads read, in column order; ``block.request`` names one for `load_matrix`."""
-        return tuple(
-            Block(**{**block, "layers": tuple(block["layers"])}) for block in self.record["recipe"]["features"]
-        )
+        return tuple(map(Block.from_json, self.record["recipe"]["features"]))
+
+    def load_matrix(self, store: str | Path | None = None, clips: str | Path | None = None) -> Matrix:
+        """Read the run's features for any clips, layers and tokens as the head wants them.
+
+        store, clips and errors: as for `matrix.load_matrix`
+        """
+        requests = [block.request for block in self.blocks]
+        mix = next((block.mix for block in self.blocks if len(block.layers) > 1), "mean")
+        return load_matrix(store, requests, clips, mix=mix, tokens=self.models[0].head.masks)
 
     def predict_proba(self, matrix: Matrix) -> NDArray[np.float64]:
         """The mean of the fold models' probabilities, ``(clip, class)``.
 
-        matrix: rows with the run's features, as ``load_matrix(store, [block.request for block in run.blocks])`` reads
+        matrix: rows with the run's features, as ``run.load_matrix(store)`` reads them
         raises: FitError if the matrix holds other features
         """
         if len(matrix.blocks) != len(self.blocks) or not all(map(Block.same_content, matrix.blocks, self.blocks)):
@@ -72,6 +80,7 @@ class Run:
                 f"{self.path}: the run reads {', '.join(block.request for block in self.blocks)}; the matrix holds "
                 f"{', '.join(block.request for block in matrix.blocks)}; load the run's own features"
             )
+        matrix = matrix.padded(self.blocks)
         values = normalized(matrix, self.record["recipe"]["normalize"])
         each = [model.predict_proba(values, matrix.present, self.classes) for model in self.models]
         mean: NDArray[np.float64] = np.mean(each, axis=0)
@@ -94,7 +103,10 @@ def load_run(path: str | Path, *, device: str = "auto") -> Run:
     if record is None:
         raise FitError(f"{folder}: no run is here (no readable {RECORD}); emocache fit makes one")
     if record["format"] != RUN_FORMAT:
-        raise FitError(f"{folder}: a run of format {record['format']}, this emocache reads {RUN_FORMAT}; update it")
+        raise FitError(
+            f"{folder}: a run of format {record['format']}, this emocache reads {RUN_FORMAT}; "
+            "fit it again, or update emocache"
+        )
     try:
         metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
         oof = pd.read_parquet(folder / OOF)

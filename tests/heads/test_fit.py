@@ -273,10 +273,10 @@ def test_loading_what_is_no_run_or_a_damaged_one_says_so(store: Path, tmp_path: 
         load_run(tmp_path)
     fit_head(store, "linear", out=tmp_path / "run")
     record = tmp_path / "run/run.json"
-    record.write_text(record.read_text().replace('"format": 1', '"format": 2'))
-    with pytest.raises(FitError, match="a run of format 2, this emocache reads 1; update it"):
-        load_run(tmp_path / "run")
     record.write_text(record.read_text().replace('"format": 2', '"format": 1'))
+    with pytest.raises(FitError, match="a run of format 1, this emocache reads 2; fit it again, or update emocache"):
+        load_run(tmp_path / "run")
+    record.write_text(record.read_text().replace('"format": 1', '"format": 2'))
     (tmp_path / "run/oof.parquet").write_bytes(b"nonsense")
     with pytest.raises(FitError, match=r"the run is damaged: .*; fit it again"):
         load_run(tmp_path / "run")

@@ -17,8 +17,9 @@ from sklearn.model_selection import cross_val_score
 from emocache.errors import BadOption, FitError, UnknownName
 from emocache.heads.head import Head
 from emocache.heads.linear import LinearHead
-from emocache.heads.mlp import MLPHead, perceptron, torch_device
+from emocache.heads.mlp import MLPHead, perceptron
 from emocache.heads.registry import head_class, head_names
+from emocache.heads.training import torch_device
 from tests.heads.conftest import Corpus
 
 SMALL = {"mlp": {"hidden": (32,), "members": 2, "batch": 16, "epochs": 15}}
