@@ -45,9 +45,9 @@ def refuse_too_large(clips: int, blocks: Sequence[Block]) -> None:
         shape = widest.layout
         raise FitError(
             f"{clips} clips x {blocks[-1].stop} columns are {bytes_text(needed)}, and {bytes_text(free)} of memory are "
-            f"free, of which half may be taken; {widest.request} alone has {shape.layers} layers x {shape.tokens} tokens "
-            f"x {shape.dim} dimensions: extract it with --pool tokens:16 or mean, name fewer layers, or let them enter "
-            "as their mean (--mix-layers mean)"
+            f"free, of which half may be taken; {widest.request} alone has {shape.layers} layers x {shape.tokens} "
+            f"tokens x {shape.dim} dimensions: extract it with --pool tokens:16 or mean, name fewer layers, or let "
+            "them enter as their mean (--mix-layers mean)"
         )
 
 
@@ -82,12 +82,13 @@ def _layer(feature: Feature, block: Block, clips: list[str], layer: int) -> Valu
     """One layer, ``(clip, token, dim)`` float32, NaN behind a clip's last token."""
     if not feature.ragged:
         pooled = feature.read(clips=clips, layers=[layer])[:, 0].astype(np.float32, copy=False)
-        _refuse_strange(feature, clips, np.isfinite(pooled).all(axis=1))
+        _refuse_strange(feature, clips, np.asarray(np.isfinite(pooled).all(axis=1)))
         return pooled.reshape(len(clips), block.tokens, block.dim)
     rows, offsets = feature.read_ragged(clips, [layer])
     rows, lengths = rows[:, 0].astype(np.float32, copy=False), np.diff(offsets)
-    strange = np.repeat(np.arange(len(clips)), lengths)[~np.isfinite(rows).all(axis=1)]
-    _refuse_strange(feature, clips, ~np.isin(np.arange(len(clips)), strange))
+    finite = np.ones(len(clips), dtype=np.bool_)
+    finite[np.repeat(np.arange(len(clips)), lengths)[~np.isfinite(rows).all(axis=1)]] = False
+    _refuse_strange(feature, clips, finite)
     if block.tokens == 1:
         return _token_mean(rows, offsets)[:, None]
     _refuse_longer(feature, block, clips, lengths)

@@ -62,7 +62,7 @@ class Head(Protocol):
         ...
 
     def predict_proba(self, X: FloatMatrix) -> NDArray[np.float64]:  # noqa: N803 (scikit-learn's name)
-        """Probabilities ``(clip, class)``, each row adds up to 1; task ``dimensional``: values ``(clip, dimension)``."""
+        """Probabilities ``(clip, class)``, each row adds up to 1; or the task's values ``(clip, dimension)``."""
         ...
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:

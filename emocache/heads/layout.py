@@ -24,7 +24,7 @@ class LayoutBlock:
     modality: ``audio``, ``video``, ``text``, or ``any`` where nobody said
     encoder: what computed the feature
     layers: 1 unless the head is to mix them itself
-    tokens: 1 unless the feature has rows of its own for each span of time or space. Clips with fewer have NaN in the last
+    tokens: 1 unless the feature has rows of its own for each span of time or space; NaN behind a clip's last
     """
 
     modality: str
@@ -45,7 +45,7 @@ class LayoutBlock:
         return slice(self.start, self.stop)
 
     def shaped(self, x: Rows) -> Rows:
-        """The block of ``(clip, column)`` as ``(clip, layer, token, dim)``, numpy or torch; a view where that can be."""
+        """The block of ``(clip, column)`` as ``(clip, layer, token, dim)``, numpy or torch."""
         return x[:, self.columns].reshape(len(x), self.layers, self.tokens, self.dim)
 
 

@@ -27,7 +27,7 @@ class Matrix:
     """Clips by columns, aligned over all features.
 
     clips: the clip ids, in roster (or manifest) order
-    values: ``(clip, column)`` float32; NaN throughout a block that the clip lacks and behind its last token, else finite
+    values: ``(clip, column)`` float32; NaN throughout a block that the clip lacks, and behind its last token
     rows: the manifest's columns of each clip
     left_out: reason -> the clips that are no rows for it
     notes: what a reader of the scores should know
@@ -139,7 +139,9 @@ def _side_by_side(
         recipe, start = feature.recipe, placed[-1].stop if placed else 0
         own = "mean" if len(layers) == 1 else mix  # of a single layer there is nothing to mix
         shape = token_shape(feature, names, layers, apart=tokens)
-        placed.append(Block(feature.name, recipe.encoder, recipe.modality, recipe.fingerprint, layers, own, *shape, start))
+        placed.append(
+            Block(feature.name, recipe.encoder, recipe.modality, recipe.fingerprint, layers, own, *shape, start)
+        )
     return tuple(placed)
 
 

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emocache.errors import FitError
-from emocache.heads.fold_model import FoldModel
 from emocache.heads.block import Block
+from emocache.heads.fold_model import FoldModel
 from emocache.heads.matrix import Matrix, load_matrix
 from emocache.heads.normalize import normalized
 from emocache.heads.report import report, summary

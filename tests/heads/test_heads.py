@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import cross_val_score
+from torch import nn
 
 from emocache.errors import BadOption, FitError, UnknownName
 from emocache.heads.head import Head
@@ -109,7 +110,7 @@ def test_mlp_weights_that_do_not_fit_the_card_are_refused(data: Data, tmp_path: 
     x, y, _ = data
     MLPHead(hidden=(4,), members=1, epochs=1).fit(x, y).save(tmp_path)
     card = tmp_path / "head.json"
-    card.write_text(card.read_text().replace('"width": 8', '"width": 9'))
+    card.write_text(card.read_text().replace('"columns": 8', '"columns": 9'))
     with pytest.raises(FitError, match="cannot be read as an mlp head"):
         MLPHead.load(tmp_path)
 
@@ -124,13 +125,12 @@ def test_the_perceptron_is_the_one_of_the_paper() -> None:
 def test_mlp_stops_by_speakers_that_it_does_not_learn_from(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y, speakers = data
     parts: list[tuple[set[str], set[str]]] = []
-    train = MLPHead._train
 
-    def spy(self: MLPHead, rows: object, learn: NDArray[np.int64], held: NDArray[np.int64]) -> object:
+    def spy(net: nn.Module, rows: object, learn: NDArray[np.int64], held: NDArray[np.int64], *_: object) -> nn.Module:
         parts.append((set(speakers[learn].tolist()), set(speakers[held].tolist())))
-        return train(self, rows, learn, held)
+        return net
 
-    monkeypatch.setattr(MLPHead, "_train", spy)
+    monkeypatch.setattr("emocache.heads.torch_head.train", spy)
     MLPHead(hidden=(4,), members=3, epochs=1).fit(x, y, speakers)
     assert len(parts) == 3
     assert all(held and not learn & held for learn, held in parts)

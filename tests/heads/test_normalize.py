@@ -19,7 +19,10 @@ NAN = np.nan
 
 def two_blocks(values: NDArray[np.float32], speakers: Sequence[str | None]) -> Matrix:
     """A matrix whose first two columns are one feature and whose last is another."""
-    blocks = (Block("a-1", "a", "audio", "1", (0,), "mean", 1, 2, 0), Block("b-2", "b", "video", "2", (0,), "mean", 1, 1, 2))
+    blocks = (
+        Block("a-1", "a", "audio", "1", (0,), "mean", 1, 2, 0),
+        Block("b-2", "b", "video", "2", (0,), "mean", 1, 1, 2),
+    )
     clips = tuple(f"c{row}" for row in range(len(values)))
     return Matrix(clips, values, blocks, tuple({"speaker": speaker} for speaker in speakers))
 
