@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from emocache.extract.registry import list_encoders
     from emocache.extract.run import extract_features
     from emocache.heads.fit import fit_head
+    from emocache.heads.fusion.fuse import fuse_runs
     from emocache.heads.runs import load_run
     from emocache.store import FeatureDataset, open_store, read_manifest
     from emocache.store.upkeep.collection import collect_garbage
@@ -36,6 +37,7 @@ _HOME = {
     "export_array": "store.upkeep.export",
     "extract_features": "extract.run",
     "fit_head": "heads.fit",
+    "fuse_runs": "heads.fusion.fuse",
     "list_encoders": "extract.registry",
     "list_features": "store.upkeep.report",
     "load_run": "heads.runs",
@@ -56,6 +58,7 @@ __all__ = [
     "export_array",
     "extract_features",
     "fit_head",
+    "fuse_runs",
     "list_encoders",
     "list_features",
     "load_run",

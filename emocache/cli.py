@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn, ParamSpec
 import typer
 
 import emocache
+from emocache.cli_heads import HEAD_COMMANDS
 from emocache.cli_store import STORE_COMMANDS, StorePath
 from emocache.errors import AmbiguousName, BadOption, EmocacheError, UnknownName
 
@@ -252,7 +253,7 @@ def demo(
     typer.echo(run_demo(out, seed=seed))
 
 
-for _name, _function in STORE_COMMANDS.items():
+for _name, _function in {**HEAD_COMMANDS, **STORE_COMMANDS}.items():
     app.command(_name)(_command(_function))
 
 

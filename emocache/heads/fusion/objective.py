@@ -59,8 +59,6 @@ class LargestClass:
         chosen = low.argmax(axis=2)
         predicted, hits = self._margins(chosen)
         line, at, clip, left, entered = corners(low, high, chosen)
-        order = np.lexsort((at, line))
-        line, at, clip, left, entered = (part[order] for part in (line, at, clip, left, entered))
         change = np.zeros((2, len(line), self.classes))
         each = np.arange(len(line))
         change[0, each, left] -= 1
@@ -110,7 +108,8 @@ def corners(low: FloatArray, high: FloatArray, first: IntArray) -> Corners:
     """Where the largest class changes along lines of fused probabilities.
 
     low, high: ``(line, clip, class)``, the two ends; first: ``(line, clip)``, the largest class at `low`
-    returns: line, where (0 to 1), clip, the class that was largest, the class that is from there on; one entry a corner
+    returns: line, where (0 to 1), clip, the class that was largest, the class that is from there on; one entry a
+        corner, sorted by line and place
     An envelope of lines is convex: a class that is largest at both ends is largest throughout.
     """
     line, clip = np.nonzero(first != high.argmax(axis=2))
@@ -132,8 +131,9 @@ def corners(low: FloatArray, high: FloatArray, first: IntArray) -> Corners:
     if not found:
         none = np.zeros(0, dtype=np.int64)
         return none, np.zeros(0), none, none, none
-    line, at, clip, left, entered = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return line, at, clip, left, entered
+    line, at, clip, left, entered = map(np.concatenate, zip(*found, strict=True))
+    order = np.lexsort((at, line))
+    return line[order], at[order], clip[order], left[order], entered[order]
 
 
 def best_pieces(
@@ -145,8 +145,9 @@ def best_pieces(
 ) -> tuple[FloatArray, FloatArray]:
     """Score every piece of every line and choose the best one of each, the widest among equals.
 
-    line, at: ``(change,)``, sorted by both: where something changes; base: ``(sum, line, ...)``, the sums at the lines'
-    beginnings; change: ``(sum, change, ...)``, what is added to them; score: from sums ``(sum, piece, ...)`` to ``(piece,)``
+    line, at: ``(change,)``, sorted by both: where something changes
+    base: ``(sum, line, ...)``, the sums where the lines begin; change: ``(sum, change, ...)``, what is added to them
+    score: from sums ``(sum, piece, ...)`` to scores ``(piece,)``
     returns: the middle of the best piece of each line and its score, ``(line,)`` each
     """
     lines = base.shape[1]
@@ -170,4 +171,6 @@ def best_pieces(
 class ScoreOfSums(Protocol):
     """From sums ``(sum, piece, ...)`` to scores ``(piece,)``."""
 
-    def __call__(self, sums: FloatArray, /) -> FloatArray: ...
+    def __call__(self, sums: FloatArray, /) -> FloatArray:
+        """Score each piece."""
+        ...

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
+from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +70,7 @@ def evaluate(weights: FloatArray, probabilities: FloatArray, objective: Objectiv
 
 def fuse(weights: FloatArray, probabilities: FloatArray) -> FloatArray:
     """Weighted sums, ``(candidate, clip, class)``, of probabilities ``(run, clip, class)``."""
-    return np.tensordot(weights, probabilities, axes=1)
+    return np.asarray(np.tensordot(weights, probabilities, axes=1))
 
 
 # --- candidates ------------------------------------------------------------------------------------------------------
@@ -85,8 +86,6 @@ def _spread_out(runs: int, rng: np.random.Generator) -> FloatArray:
 
 
 def _lattice_size(runs: int, steps: int) -> int:
-    from math import comb
-
     return comb(steps + runs - 1, runs - 1)
 
 
@@ -94,7 +93,7 @@ def lattice(runs: int, steps: int) -> FloatArray:
     """All weights that are multiples of ``1 / steps`` and add up to 1, ``(point, run)``."""
     bars = np.array(list(combinations(range(steps + runs - 1), runs - 1))).reshape(-1, runs - 1)
     edges = np.column_stack([np.full(len(bars), -1), bars, np.full(len(bars), steps + runs - 1)])
-    return (np.diff(edges, axis=1) - 1) / steps
+    return np.asarray((np.diff(edges, axis=1) - 1) / steps)
 
 
 # --- walking ---------------------------------------------------------------------------------------------------------
@@ -167,7 +166,7 @@ def _without(weights: FloatArray, run: IntArray) -> FloatArray:
     out[np.arange(len(out)), run] = 0
     left = out.sum(axis=1, keepdims=True)
     equal = (np.arange(out.shape[1]) != run[:, None]) / max(out.shape[1] - 1, 1)
-    return np.where(left > 1e-9, out / np.maximum(left, 1e-300), equal)
+    return np.asarray(np.where(left > 1e-9, out / np.maximum(left, 1e-300), equal))
 
 
 def _through(weights: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
