@@ -85,8 +85,8 @@ def _refuse_what_cannot_be_nested(members: Members) -> None:
     if len(members.fold_names) < 2:
         raise FitError(
             f"{where}: all clips are scored in the one fold {members.fold_names[0]!r}: weights fitted there could not "
-            "be scored on other clips; fit the runs on the training clips with --folds speaker or 5, fuse them, and score "
-            "the test part with emocache fuse --test"
+            "be scored on other clips; fit the runs on the training clips with --folds speaker or 5, fuse them, and "
+            "score the test part with emocache fuse --test"
         )
 
 
@@ -106,7 +106,8 @@ class CrossFit:
     """Weights and what they reach.
 
     weights: ``(run,)``, fitted on all clips, where they reach `score`
-    fold_weights: ``(fold, run)``, each fitted on the other folds; fused: ``(clip, class)``, each clip by its fold's weights
+    fold_weights: ``(fold, run)``, each fitted on the other folds
+    fused: ``(clip, class)``, each clip by its fold's weights
     singles: ``(run,)``, the scores of the runs alone; uniform: that of equal weights
     """
 

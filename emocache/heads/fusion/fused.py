@@ -123,7 +123,7 @@ def predict_fused(
     for number, own in enumerate(stacked):
         columns |= {f"{number}:p_{name}": own[:, i] for i, name in enumerate(fusion.classes)}
     table = pd.DataFrame({"clip_id": names, "label": [labels[name] for name in names], **columns})
-    return table.loc[np.isfinite(fused).all(axis=1)].reset_index(drop=True)
+    return table.take(np.flatnonzero(np.isfinite(fused).all(axis=1))).reset_index(drop=True)
 
 
 def _renormalised(weights: FloatArray, probabilities: FloatArray) -> FloatArray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations, pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,7 +37,7 @@ def _cells(cuts: FloatArray, left: float, dims: int) -> list[list[float]]:
     borders = np.vstack([np.column_stack([np.eye(dims), np.zeros(dims)]), [*[1.0] * dims, -left]])
     planes = np.vstack([cuts, borders])
     steps = np.unique(np.clip(_first_coordinates(planes, dims), 0, left))
-    middles = [(a + b) / 2 for a, b in zip(steps[:-1], steps[1:], strict=True) if b - a > 1e-10]
+    middles = [(a + b) / 2 for a, b in pairwise(steps) if b - a > 1e-10]
     if dims == 1:
         return [[x] for x in middles]
     sliced = [(x, np.column_stack([cuts[:, 1:dims], cuts[:, dims] + x * cuts[:, 0]])) for x in middles]
@@ -44,8 +46,6 @@ def _cells(cuts: FloatArray, left: float, dims: int) -> list[list[float]]:
 
 def _first_coordinates(planes: FloatArray, dims: int) -> FloatArray:
     """The first coordinate of every point in which `dims` planes meet."""
-    from itertools import combinations
-
     chosen = planes[np.array(list(combinations(range(len(planes)), dims)))]
     matrix, constant = chosen[:, :, :dims], chosen[:, :, dims]
     regular = np.abs(np.linalg.det(matrix)) > 1e-12

@@ -98,7 +98,7 @@ def test_a_fusion_reads_back_and_can_be_fused_again(two_runs: tuple[Path, list[P
     assert (read.weights, read.metrics) == (fusion.weights, fusion.metrics)
     pd.testing.assert_frame_equal(read.oof, fusion.oof)
     assert len(emocache.fuse_runs([tmp_path / "fused", paths[0]], out=tmp_path / "twice").oof) == 69
-    with pytest.raises(FitError, match="a run of one head, not a fusion; load_run reads it"):
+    with pytest.raises(FitError, match=r"a run of one head, not a fusion; load_run reads it"):
         load_fusion(paths[0])
 
 
@@ -148,7 +148,7 @@ def test_a_test_part_is_scored_beside_each_run_alone(corpus: Corpus, make_store:
     true = np.array([CLASSES.index(label) for label in table["label"]])
     assert written["metrics"]["uar"] == pytest.approx(metrics.scores(metrics.confusion(true, predicted, 3))["uar"])
     assert "test, 24 clips: UAR" in fusion.summary()
-    with pytest.raises(FitError, match="48 of its clips are among those that the weights were fitted on"):
+    with pytest.raises(FitError, match=r"48 of its clips are among those that the weights were fitted on"):
         emocache.fuse_runs(paths, out=tmp_path / "cheat", test=tmp_path / "train.csv", store=store)
     assert not (tmp_path / "cheat").exists()
 
@@ -158,7 +158,7 @@ def test_a_run_that_changed_since_is_not_asked(two_runs: tuple[Path, list[Path]]
     fusion = emocache.fuse_runs(paths, out=tmp_path / "fused")
     record = json.loads((paths[0] / "run.json").read_text())
     (paths[0] / "run.json").write_text(json.dumps({**record, "digest": "other"}))
-    with pytest.raises(FitError, match="low: another run than the one that .*fused fused; fuse again"):
+    with pytest.raises(FitError, match=r"low: another run than the one that .*fused fused; fuse again"):
         predict_fused(fusion, store)
 
 
@@ -169,7 +169,7 @@ def test_too_few_runs_and_one_run_twice_are_refused(tmp_path: Path) -> None:
     path = random_runs(tmp_path, 1)[0]
     with pytest.raises(BadOption, match=r"1 run\(s\) given; name at least 2 folders that emocache fit left"):
         emocache.fuse_runs([path])
-    with pytest.raises(BadOption, match="run0 is named twice; name each run once"):
+    with pytest.raises(BadOption, match=r"run0 is named twice; name each run once"):
         emocache.fuse_runs([path, path.parent / "x/../run0"])
 
 
@@ -178,7 +178,7 @@ def test_no_run_and_a_damaged_one_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(FitError, match=r"nowhere: no run is here \(no run.json\); emocache fit makes one"):
         emocache.fuse_runs([first, tmp_path / "nowhere"])
     (second / "oof.parquet").write_bytes(b"nonsense")
-    with pytest.raises(FitError, match="run1: the run is damaged: .*; fit it again"):
+    with pytest.raises(FitError, match=r"run1: the run is damaged: .*; fit it again"):
         emocache.fuse_runs([first, second])
 
 
@@ -188,17 +188,17 @@ def test_runs_of_other_labels_other_truths_or_other_clips_do_not_belong_together
     labels = pd.read_parquet(first / "oof.parquet")["label"].tolist()
     clips = [f"c{i}" for i in range(6)]
     other = make_run(tmp_path / "other", clips, ["awe"] * 6, [0, 1, 2] * 2, even, ("awe", "fear", "joy"))
-    with pytest.raises(FitError, match="other knows the labels awe, fear, joy, .*run0 anger, fear, joy; fuse runs"):
+    with pytest.raises(FitError, match=r"other knows the labels awe, fear, joy, .*run0 anger, fear, joy; fuse runs"):
         emocache.fuse_runs([first, other])
     wrong = ["joy" if labels[0] == "anger" else "anger", *labels[1:]]
     truth = make_run(tmp_path / "truth", clips, wrong, [0, 1, 2] * 2, even, CLASSES)
-    with pytest.raises(FitError, match="c0 has the label '.*' in .*run0 and '.*' in .*truth; fit both on the same"):
+    with pytest.raises(FitError, match=r"c0 has the label '.*' in .*run0 and '.*' in .*truth; fit both on the same"):
         emocache.fuse_runs([first, truth])
     apart = make_run(tmp_path / "apart", [f"d{i}" for i in range(6)], labels, [0, 1, 2] * 2, even, CLASSES)
-    with pytest.raises(FitError, match="no clip is scored by all of .*run0, .*apart; fuse runs that were fitted on"):
+    with pytest.raises(FitError, match=r"no clip is scored by all of .*run0, .*apart; fuse runs that were fitted on"):
         emocache.fuse_runs([first, apart])
 
 
 def test_a_single_fold_cannot_be_nested(tmp_path: Path) -> None:
-    with pytest.raises(FitError, match="scored in the one fold '0': .*score the test part with emocache fuse --test"):
+    with pytest.raises(FitError, match=r"scored in the one fold '0': .*score the test part with emocache fuse --test"):
         emocache.fuse_runs(random_runs(tmp_path, 2, folds=1))
