@@ -38,7 +38,8 @@ class LayerMix(nn.Module):
             part = x[..., block.columns]
             if block.layers > 1:
                 layers = part.reshape(*x.shape[:-1], block.layers, block.tokens * block.dim)
-                part = torch.einsum("...ld,l->...d", layers, self.scores[str(number)].softmax(dim=0))
+                mixed = torch.einsum("...ld,l->...d", layers.nan_to_num(), self.scores[str(number)].softmax(dim=0))
+                part = torch.where(layers[..., 0, :].isnan(), torch.nan, mixed)  # 0 x NaN would spoil the gradient
             parts.append(part)
         return torch.cat([*parts, x[..., self.layout[-1].stop :]], dim=-1)
 

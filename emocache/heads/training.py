@@ -78,7 +78,7 @@ class Training:
     """How a network is trained. The defaults are those of Adam at a constant rate.
 
     epochs: at most; patience: epochs without a better held-out loss before it stops and takes its best weights back
-    batch: rows a step, at most; decay: AdamW's weight decay
+    batch: rows a step, at most; decay: of the weights, AdamW's, or Adam's where it is not `decoupled` from the gradient
     warmup: epochs in which the rate rises from 0; min_lr: what it falls to by half a cosine, None: it stays
     clip: the largest norm of a step's gradient, None: any; bf16: compute in bfloat16 where the device is a GPU
     """
@@ -88,6 +88,7 @@ class Training:
     batch: int
     lr: float
     decay: float = 0.0
+    decoupled: bool = True
     warmup: float = 0.0
     min_lr: float | None = None
     clip: float | None = None
@@ -133,7 +134,9 @@ def train(
     raises: FitError if the held-out loss is never a number
     """
     objective = getattr(net, "objective", None)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=how.lr, weight_decay=how.decay, fused=True)
+    optimizer = torch.optim.Adam(
+        net.parameters(), lr=how.lr, weight_decay=how.decay, decoupled_weight_decay=how.decoupled, fused=True
+    )
     steps = step_count(len(learn), how.batch)
     learn_rows, held_rows = torch.from_numpy(learn), torch.from_numpy(held).to(rows.x.device)
     amp = torch.autocast(rows.x.device.type, torch.bfloat16, enabled=how.bf16 and rows.x.device.type == "cuda")

@@ -23,7 +23,13 @@ from emocache.heads.registry import head_class, head_names
 from emocache.heads.training import torch_device
 from tests.heads.conftest import Corpus
 
-SMALL = {"mlp": {"hidden": (32,), "members": 2, "batch": 16, "epochs": 15}}
+FUSION = {"dim": 32, "expert_hidden": 32, "hidden": 32, "layers": 2, "batch": 16, "lr": 2e-3, "epochs": 20}
+SMALL = {
+    "amhf": FUSION,
+    "attention": {"hidden": 32, "lr": 1e-3, "epochs": 40},
+    "cross-attention": FUSION,
+    "mlp": {"hidden": (32,), "members": 2, "batch": 16, "epochs": 15},
+}
 
 Data = tuple[NDArray[np.float32], NDArray[np.str_], NDArray[np.str_]]
 
@@ -91,8 +97,8 @@ class TestEveryHead:
 
 
 def test_an_unknown_head_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(UnknownName, match=r"head 'amhf' is not known\n  known: linear, mlp"):
-        head_class("amhf")
+    with pytest.raises(UnknownName, match=r"head 'forest' is not known\n  known: amhf, .*linear, mlp"):
+        head_class("forest")
 
 
 def test_a_linear_file_with_another_type_inside_is_not_loaded(tmp_path: Path) -> None:

@@ -18,7 +18,11 @@ class SpectralGating(nn.Module):
         self.gate = nn.Linear(dim, groups, bias=False)
 
     def forward(self, guide: Tensor, others: Tensor, guided: Tensor) -> Tensor:
-        """Gate `others` ``(clip, other, dim)`` by `guide` ``(clip, dim)``; guided: ``(clip,)`` bool, the guide is there."""
+        """Gate the other modalities.
+
+        guide: ``(clip, dim)``; others: ``(clip, other, dim)``; guided: ``(clip,)`` bool, the guide is there
+        returns: ``(clip, other, dim)``
+        """
         gates = torch.where(guided[:, None], self.gate(guide).sigmoid(), 1.0).to(others.dtype)
-        grouped = others.unflatten(-1, (gates.shape[1], -1))
-        return (grouped * gates[:, None, :, None]).flatten(-2)
+        grouped = others.view(*others.shape[:2], gates.shape[1], -1)
+        return (grouped * gates[:, None, :, None]).view(others.shape)

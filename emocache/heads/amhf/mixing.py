@@ -6,48 +6,45 @@ for the batch and one partner for each clip.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from emocache.heads.amhf.embedding import Values
+from emocache.heads.layout import LayoutBlock
 
 
-def mix(
-    features: Sequence[Values], target: Tensor, mixup: float, cutmix: float, rng: np.random.Generator
-) -> tuple[Sequence[Values], Tensor]:
-    """Mix each clip's features and label with another clip's of the batch.
+def mix(x: Tensor, target: Tensor, layout: Sequence[LayoutBlock], mixup: float, cutmix: float) -> tuple[Tensor, Tensor]:
+    """Mix each clip's features and target with another clip's of the batch; all draws come from torch's generator.
 
-    target: ``(clip, class)``; mixup, cutmix: the alphas of ``Beta(alpha, alpha)``, 0 leaves that one out
+    x: ``(clip, column)``, NaN where something is absent; target: ``(clip, class)``
+    mixup, cutmix: the alphas of ``Beta(alpha, alpha)``; 0 leaves that one out
     """
-    choices = [(kind, alpha) for kind, alpha in ((_blend, mixup), (_cut, cutmix)) if alpha > 0]
-    if not choices or len(target) < 2:
-        return features, target
-    kind, alpha = choices[int(rng.integers(len(choices)))]
-    own = float(rng.beta(alpha, alpha))
-    start = float(rng.random())
-    partner = torch.from_numpy(rng.permutation(len(target))).to(target.device)
-    mixed = [kind(values, values.take(partner), own, start) for values in features]
-    return mixed, own * target + (1 - own) * target[partner]
+    rng = random.Random(int(torch.randint(2**31, ())))  # noqa: S311 (no secret)
+    kinds = [(cut, alpha) for cut, alpha in ((False, mixup), (True, cutmix)) if alpha > 0]
+    if not kinds or len(x) < 2:
+        return x, target
+    cut, alpha = rng.choice(kinds)
+    own = rng.betavariate(alpha, alpha)
+    partner = torch.randperm(len(x)).to(x.device)
+    other = x[partner]
+    if cut:
+        mixed = torch.where(piece(layout, x.shape[1], 1 - own, rng.random()).to(x.device), other, x)
+    else:
+        mixed = torch.lerp(other, x, own)
+    return torch.where(x.isnan() | other.isnan(), x, mixed), own * target + (1 - own) * target[partner]
 
 
-def _blend(values: Values, partner: Values, own: float, _: float) -> Values:
-    """Mixup: ``own x + (1 - own) x'`` where both are there, x itself where the partner has nothing to give."""
-    both = (values.valid & partner.valid)[:, None, :, None]
-    return Values(torch.where(both, torch.lerp(partner.x, values.x, own), values.x), values.valid)
+def piece(layout: Sequence[LayoutBlock], columns: int, share: float, start: float) -> Tensor:
+    """Cutmix's box, ``(column,)`` bool: `share` of each block in one piece, from the relative place `start` on.
 
-
-def _cut(values: Values, partner: Values, own: float, start: float) -> Values:
-    """Cutmix: a share ``1 - own`` in one piece comes from the partner: of the tokens, or of the columns without them.
-
-    The piece begins at the same relative place in every feature, wraps around at the end, and is only taken where both
-    clips have something there.
+    The piece is one of tokens where a block has several, else of columns; it wraps around at the block's end.
     """
-    axis = 2 if values.x.shape[2] > 1 else 3
-    length = values.x.shape[axis]
-    place = (torch.arange(length, device=values.x.device) - int(start * length)) % length
-    piece = place < round((1 - own) * length)
-    taken = piece.view([-1 if i == axis else 1 for i in range(4)]) & (values.valid & partner.valid)[:, None, :, None]
-    return Values(torch.where(taken, partner.x, values.x), values.valid)
+    taken = torch.zeros(columns, dtype=torch.bool)
+    for block in layout:
+        units = block.tokens if block.tokens > 1 else block.dim
+        inside = (torch.arange(units) - int(start * units)) % units < round(share * units)
+        wide = inside.repeat_interleave(block.dim) if block.tokens > 1 else inside
+        taken[block.columns] = wide.repeat(block.layers)
+    return taken

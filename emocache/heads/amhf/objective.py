@@ -2,29 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from emocache.heads.amhf.network import Outputs
+from emocache.heads.losses import Loss
 
 
-def objective(outputs: Outputs, target: Tensor, *, modal: float, orthogonal: float, balance: float) -> Tensor:
+@dataclass(frozen=True)
+class Lambdas:
+    """The weights of Eq. 11.
+
+    The paper gives lambda_mod = .3; the others are chosen: .01 each, for the balance as in Switch Transformers.
+    """
+
+    modal: float = 0.3
+    orthogonal: float = 0.01
+    balance: float = 0.01
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a network says of some clips.
+
+    fused: ``(clip, output)``
+    auxiliary: ``(clip, modality, output)``, of each modality alone; present: ``(clip, modality)`` bool
+    balance, orthogonality: the penalties, scalars
+    """
+
+    fused: Tensor
+    auxiliary: Tensor
+    present: Tensor
+    balance: Tensor
+    orthogonality: Tensor
+
+
+def objective(outputs: Outputs, target: Tensor, loss: Loss, lambdas: Lambdas) -> Tensor:
     """``L_fused + lambda_mod (L_v + L_a + L_t) / 3 + lambda_orth L_orth + lambda_bal L_bal`` (Eq. 11), a scalar.
 
-    target: ``(clip, class)``, rows that add up to 1: smoothed, mixed or soft labels
-    modal, orthogonal, balance: the three lambdas. Each L_m is the mean over the clips that have modality m
+    target: ``(clip, output)``; loss: the task's own, from outputs and target to a mean over clips
+    Each L_m is taken over the clips that have modality m.
     """
-    fused = _cross_entropy(outputs.logits, target).mean()
-    each = _cross_entropy(outputs.auxiliary, target[:, None, :]) * outputs.present
-    modalities = (each.sum(dim=0) / outputs.present.sum(dim=0).clamp(min=1)).mean()
-    return fused + modal * modalities + orthogonal * outputs.orthogonality + balance * outputs.balance
-
-
-def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """``-sum_c t_c log softmax(logits)_c`` over the last axis."""
-    return -(target * torch.log_softmax(logits.float(), dim=-1)).sum(dim=-1)
-
-
-def smoothed(target: Tensor, smoothing: float) -> Tensor:
-    """Label smoothing: ``(1 - s) t + s / C``, ``(clip, class)``."""
-    return (1 - smoothing) * target + smoothing / target.shape[1]
+    total = loss(outputs.fused.float(), target)
+    total = total + lambdas.orthogonal * outputs.orthogonality + lambdas.balance * outputs.balance
+    count = outputs.present.shape[1]
+    for modality in range(count):
+        rows = outputs.present[:, modality].nonzero()[:, 0]
+        if len(rows):
+            alone = loss(outputs.auxiliary[rows, modality].float(), target[rows])
+            total = total + lambdas.modal / count * alone
+    return torch.as_tensor(total)

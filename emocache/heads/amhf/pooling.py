@@ -42,7 +42,7 @@ class EmotionAwarePooling(nn.Module):
         width, each = tokens.shape[-1], tokens.shape[-1] // self.heads
         asked = self.query(self.queries).view(-1, self.heads, each)
         asked = torch.einsum("che,hew->hcw", asked, self.key.weight.view(self.heads, each, width))
-        logits = (tokens @ asked.reshape(-1, width).T).unflatten(-1, (self.heads, -1)) / math.sqrt(each)
+        logits = (tokens @ asked.reshape(-1, width).T).view(*valid.shape, self.heads, -1) / math.sqrt(each)
         attention = logits.masked_fill(~valid[:, :, None, None], torch.finfo(logits.dtype).min).softmax(dim=1)
         rated = (self.score.weight @ self.out.weight).view(self.heads, 1, each)  # psi of a value, head by head
         rated = (rated @ self.value.weight.view(self.heads, each, width)).view(self.heads, width)
@@ -61,7 +61,7 @@ class EmotionAwarePooling(nn.Module):
 
 
 def masked_mean(tokens: Tensor, valid: Tensor) -> Tensor:
-    """The mean of each clip's valid tokens, ``(clip, token, width)`` to ``(clip, width)``; 0 where there is none."""
+    """The mean of each clip's valid tokens, ``(clip, token, width)`` to ``(clip, width)``; of one token, that token."""
     if tokens.shape[1] == 1:
         return tokens[:, 0]
     weights = valid.to(tokens.dtype)

@@ -52,8 +52,11 @@ def check_widths(dim: int, settings: FusionSettings) -> None:
     """
     for name, parts in (("groups", settings.groups), ("attention_heads", settings.attention_heads)):
         if parts < 1 or dim % parts:
-            raise BadOption(f"amhf: dim {dim} cannot be divided into {parts} {name}; choose --set {name}=N that divides it")
+            raise BadOption(
+                f"amhf: dim {dim} cannot be divided into {parts} {name}; choose --set {name}=N that divides it"
+            )
     if not 1 <= settings.top_k <= settings.experts:
         raise BadOption(
-            f"amhf: top_k {settings.top_k} of {settings.experts} experts; choose --set top_k=N from 1 to {settings.experts}"
+            f"amhf: top_k {settings.top_k} of {settings.experts} experts; choose --set top_k=N from 1 to "
+            f"{settings.experts}"
         )
