@@ -29,10 +29,24 @@ class FoldModel:
     ) -> NDArray[np.float64]:
         """Probabilities over all of the run's `classes`, ``(clip, class)``; 0 for a class this fold never saw.
 
+        Of dimensions it is their values, ``(clip, dimension)``.
+
         values: ``(clip, dim)``, NaN where a feature is absent; present: ``(clip, block)``
         """
-        out = np.zeros((len(values), len(classes)))
-        out[:, np.searchsorted(classes, self.head.classes_)] = self.head.predict_proba(self.seen(values, present))
+        return self._spread(self.head.predict_proba(self.seen(values, present)), classes)
+
+    def auxiliary(
+        self, values: NDArray[np.float32], present: NDArray[np.bool_], classes: NDArray[np.str_]
+    ) -> dict[str, NDArray[np.float64]]:
+        """What a head's auxiliary heads say by modality, as `predict_proba`; empty if it has none."""
+        found: dict[str, NDArray[np.float64]] = self.head.auxiliary_proba(self.seen(values, present))  # type: ignore[attr-defined] # asked by hasattr
+        return {modality: self._spread(each, classes) for modality, each in found.items()}
+
+    def _spread(self, found: NDArray[np.float64], classes: NDArray[np.str_]) -> NDArray[np.float64]:
+        if self.head.classes_.dtype.kind != "U":  # soft labels, dimensions: the columns themselves
+            return found
+        out = np.zeros((len(found), len(classes)))
+        out[:, np.searchsorted(classes, self.head.classes_)] = found
         return out
 
     def seen(self, values: NDArray[np.float32], present: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -41,7 +55,7 @@ class FoldModel:
 
     def save(self, folder: Path) -> None:
         """Make `folder` and write both parts into it."""
-        folder.mkdir()
+        folder.mkdir(parents=True)
         self.scaler.save(folder)
         self.head.save(folder)
 
