@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from emocache.errors import EmocacheError
     from emocache.extract.registry import list_encoders
     from emocache.extract.run import extract_features
+    from emocache.heads.ablate import ablate_head
     from emocache.heads.fit import fit_head
     from emocache.heads.fusion.fuse import fuse_runs
     from emocache.heads.runs import load_run
@@ -30,6 +31,7 @@ __version__ = version("emocache")
 _HOME = {
     "EmocacheError": "errors",
     "FeatureDataset": "store",
+    "ablate_head": "heads.ablate",
     "collect_garbage": "store.upkeep.collection",
     "compact_store": "store.upkeep.compaction",
     "describe_feature": "store.upkeep.report",
@@ -51,6 +53,7 @@ _HOME = {
 __all__ = [
     "EmocacheError",
     "FeatureDataset",
+    "ablate_head",
     "collect_garbage",
     "compact_store",
     "describe_feature",

@@ -39,7 +39,51 @@ def fuse(
     typer.echo(fused.summary())
 
 
+def ablate(
+    head: Annotated[str, typer.Option(metavar="NAME", help="The head to take apart.")] = "amhf",
+    without: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COMPONENT", help="Only this component; may be repeated.  [default: each of the head's]"),
+    ] = None,
+    subsets: Annotated[bool, typer.Option(help="Train on each subset of modalities too.")] = True,
+    features: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FEATURE[:LAYERS]", help="As in emocache fit; may be repeated.  [default: all]"),
+    ] = None,
+    clips: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="A manifest with other labels.  [default: those in the store]")
+    ] = None,
+    store: StorePath = None,
+    folds: Annotated[str | None, typer.Option(metavar="PROTOCOL", help="As in emocache fit.")] = None,
+    seed: Seed = 0,
+    seeds: Annotated[int, typer.Option(help="Train each variant that many times; scores are the mean.")] = 1,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the head, in all variants; may be repeated."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="A JSON file for all scores.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Train a head whole, without each of its components and on each subset of modalities, and print one table."""
+    ablation = emocache.ablate_head(
+        store,
+        head,
+        features=features or None,
+        clips=clips,
+        folds=folds,
+        seed=seed,
+        seeds=seeds,
+        settings=setting or [],
+        without=without or None,
+        subsets=subsets,
+        out=out,
+        device=device,
+    )
+    typer.echo(str(ablation))
+
+
 HEAD_COMMANDS: Mapping[str, Callable[..., None]] = {
+    "ablate": ablate,
     "fuse": fuse,
 }
 """Command to function, in the order of the help."""
