@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import cross_val_score
-from torch import nn
 
 from emocache.errors import BadOption, FitError, UnknownName
 from emocache.heads.head import Head
 from emocache.heads.linear import LinearHead
 from emocache.heads.mlp import MLPHead, perceptron
 from emocache.heads.registry import head_class, head_names
+from emocache.heads.stack import Member
 from emocache.heads.training import torch_device
 from tests.heads.conftest import Corpus
 
@@ -132,11 +132,10 @@ def test_mlp_stops_by_speakers_that_it_does_not_learn_from(data: Data, monkeypat
     x, y, speakers = data
     parts: list[tuple[set[str], set[str]]] = []
 
-    def spy(net: nn.Module, rows: object, learn: NDArray[np.int64], held: NDArray[np.int64], *_: object) -> nn.Module:
-        parts.append((set(speakers[learn].tolist()), set(speakers[held].tolist())))
-        return net
+    def spy(members: list[Member], *_: object) -> None:
+        parts.extend((set(speakers[each.learn].tolist()), set(speakers[each.held].tolist())) for each in members)
 
-    monkeypatch.setattr("emocache.heads.torch_head.train", spy)
+    monkeypatch.setattr("emocache.heads.mlp.train_together", spy)
     MLPHead(hidden=(4,), members=3, epochs=1).fit(x, y, speakers)
     assert len(parts) == 3
     assert all(held and not learn & held for learn, held in parts)
