@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from emocache.extract.registry import list_encoders
     from emocache.extract.run import extract_features
     from emocache.heads.ablate import ablate_head
+    from emocache.heads.blends.blend import blend_runs
+    from emocache.heads.blends.manifest import write_blend_labels
     from emocache.heads.fit import fit_head
     from emocache.heads.fusion.fuse import fuse_runs
     from emocache.heads.runs import load_run
@@ -32,6 +34,7 @@ _HOME = {
     "EmocacheError": "errors",
     "FeatureDataset": "store",
     "ablate_head": "heads.ablate",
+    "blend_runs": "heads.blends.blend",
     "collect_garbage": "store.upkeep.collection",
     "compact_store": "store.upkeep.compaction",
     "describe_feature": "store.upkeep.report",
@@ -48,12 +51,14 @@ _HOME = {
     "read_ledger": "store.upkeep.ledger",
     "read_manifest": "store",
     "verify_store": "store.upkeep.verify",
+    "write_blend_labels": "heads.blends.manifest",
 }
 
 __all__ = [
     "EmocacheError",
     "FeatureDataset",
     "ablate_head",
+    "blend_runs",
     "collect_garbage",
     "compact_store",
     "describe_feature",
@@ -70,6 +75,7 @@ __all__ = [
     "read_ledger",
     "read_manifest",
     "verify_store",
+    "write_blend_labels",
 ]
 
 

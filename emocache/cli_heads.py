@@ -82,8 +82,60 @@ def ablate(
     typer.echo(str(ablation))
 
 
+def blend_labels(
+    metadata: Annotated[Path, typer.Argument(metavar="METADATA", help="The challenge's train_metadata.csv.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The manifest to write, a new .csv.")],
+    media: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The folder of the clips, for the column path.")
+    ] = None,
+    suffix: Annotated[str, typer.Option(metavar="SUFFIX", help="Of the clips' files.")] = ".mov",
+) -> None:
+    """Make a manifest with soft labels, folds and actors from BLEMORE's table."""
+    table = emocache.write_blend_labels(metadata, out, media=media, suffix=suffix)
+    typer.echo(f"{len(table)} clips by {table['speaker'].nunique()} actors in {table['fold'].nunique()} folds: {out}")
+
+
+def blend(
+    runs: Runs,
+    metadata: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="The challenge's train_metadata.csv.  [default: the clips' names]"),
+    ] = None,
+    search: Annotated[
+        str, typer.Option(metavar="HOW", help="Thresholds: exact, or grid (the challenge's 20 x 20 values).")
+    ] = "exact",
+    salience: Annotated[
+        str, typer.Option(metavar="HOW", help="The submission by thresholds, or continuous: a regression without.")
+    ] = "thresholds",
+    test: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="A manifest of clips to write submission.json for.")
+    ] = None,
+    suffix: Annotated[str, typer.Option(metavar="SUFFIX", help="Of the clips' names in the submission.")] = ".mov",
+    store: StorePath = None,
+    seed: Seed = 0,
+    out: Out = None,
+    device: Device = "auto",
+) -> None:
+    """Turn runs on the six BLEMORE emotions into blends with relative salience: weights, thresholds, honest scores."""
+    done = emocache.blend_runs(
+        runs,
+        metadata=metadata,
+        search=search,
+        salience=salience,
+        seed=seed,
+        out=out,
+        test=test,
+        store=store,
+        suffix=suffix,
+        device=device,
+    )
+    typer.echo(done.summary())
+
+
 HEAD_COMMANDS: Mapping[str, Callable[..., None]] = {
     "ablate": ablate,
     "fuse": fuse,
+    "blend-labels": blend_labels,
+    "blend": blend,
 }
 """Command to function, in the order of the help."""

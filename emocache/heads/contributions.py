@@ -50,6 +50,8 @@ def _masked(problem: Problem, models: Models, absent: Sequence[str]) -> list[Flo
 
 def auxiliary(problem: Problem, models: Models) -> dict[str, list[FloatArray]]:
     """What the auxiliary heads say by modality, one ``(clip, name)`` for each seed; empty where the head has none."""
+    if not models:  # predictions that no head of this run made
+        return {}
     first = models[0][0]
     if not hasattr(first.head, "auxiliary_proba"):
         return {}

@@ -8,18 +8,30 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emocache.errors import FitError
-from emocache.heads.fusion.fused import TEST, TEST_METRICS, Fusion, score_fusion, write_fusion, write_json
-from emocache.heads.fusion.members import Members, read_members
+from emocache.heads.fusion.fused import (
+    TEST,
+    TEST_METRICS,
+    Fusion,
+    fused_table,
+    predict_fused,
+    score_fusion,
+    write_fusion,
+    write_json,
+)
+from emocache.heads.fusion.members import Members, read_members, tested
 from emocache.heads.fusion.objective import LargestClass, check_metric
 from emocache.heads.fusion.scored import oof_of, scores_of, sources_of, spread
 from emocache.heads.fusion.search import evaluate, fit_weights
 from emocache.heads.runs import RUN_FORMAT, draft
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 HEAD = "fusion"
 WORKERS = 2
@@ -43,7 +55,8 @@ def fuse_runs(
     runs: folders that `fit_head` left, of the same labels; clips that one of them does not score are left out by name
     metric: ``accuracy``, ``waf``, ``uar`` or ``macro_f1``
     seed: decides where the search begins; out: the folder; left out: ``runs/fusion-<digest>``
-    test: a manifest of other clips with labels to score, the runs' features of which lie in `store`; device: for that
+    test: a manifest of other clips with labels to score, the runs' features of which lie in `store`; device: for that.
+        Left out: the test part of the runs' split, if they were fitted with ``given:K``
     returns: weights fitted on all clips (there they reach ``metrics["fusion"]["optimistic"]``), and the honest score:
         each fold's clips fused by weights that were fitted on the other folds
     raises: BadOption, FitError; nothing is left behind then
@@ -66,16 +79,26 @@ def fuse_runs(
             "fold_names": list(members.fold_names),
             "left_out": members.left_out,
         }
-        document = scores_of(members, fitted.fused.argmax(axis=1), HEAD, seed)
+        document = scores_of(members, fitted.fused, HEAD, seed)
         document["fusion"] = _document(members, fitted, metric)
         fusion = Fusion(place, record, document, oof_of(members, fitted.fused))
-        if test is not None:
-            scores, table = score_fusion(fusion, test, store, device=device)
-            fusion = replace(fusion, test=scores)
+        table = _test_table(fusion, members, test, store, device)
+        if table is not None:
+            fusion = replace(fusion, test=score_fusion(fusion, table, test or members.runs[0].path))
             table.to_parquet(folder / TEST, index=False)
-            write_json(folder / TEST_METRICS, scores)
+            write_json(folder / TEST_METRICS, fusion.test)
         write_fusion(fusion, folder)
     return fusion
+
+
+def _test_table(
+    fusion: Fusion, members: Members, test: str | Path | None, store: str | Path | None, device: str
+) -> pd.DataFrame | None:
+    """The fused probabilities of other clips: of a manifest, else of the test part that the runs have scored."""
+    if test is not None:
+        return predict_fused(fusion, store, test, device=device)
+    found = tested(members)
+    return None if found is None else fused_table(list(fusion.weights.values()), members.classes, *found)
 
 
 def _refuse_what_cannot_be_nested(members: Members) -> None:
@@ -85,8 +108,8 @@ def _refuse_what_cannot_be_nested(members: Members) -> None:
     if len(members.fold_names) < 2:
         raise FitError(
             f"{where}: all clips are scored in the one fold {members.fold_names[0]!r}: weights fitted there could not "
-            "be scored on other clips; fit the runs on the training clips with --folds speaker or 5, fuse them, and "
-            "score the test part with emocache fuse --test"
+            "be scored on other clips; fit the runs with --folds given:5 (the training part of the split in 5 folds), "
+            "or with other --folds on the training clips, and fuse those"
         )
 
 

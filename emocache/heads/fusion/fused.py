@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from emocache.errors import FitError
 from emocache.heads import metrics as scoring
 from emocache.heads.fusion.members import read_member
-from emocache.heads.report import SCORES, report, summary
+from emocache.heads.report import report, summary, title
 from emocache.heads.runs import METRICS, OOF, RECORD, REPORT, load_run
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 TEST = "test.parquet"
 TEST_METRICS = "test.json"
+METRICS_SHOWN = ("uar", "waf", "accuracy", "macro_f1")
 
 FloatArray = NDArray[np.float64]
 
@@ -116,12 +117,24 @@ def predict_fused(
         matrix = run.load_matrix(store, clips)
         labels |= dict(zip(matrix.clips, matrix.column("label"), strict=True))
         each.append(pd.DataFrame(run.predict_proba(matrix), index=list(matrix.clips)))
+    return fused_table(list(fusion.weights.values()), fusion.classes.tolist(), each, labels)
+
+
+def fused_table(
+    weights: Sequence[float], classes: Sequence[str], each: Sequence[pd.DataFrame], labels: Mapping[str, str | None]
+) -> pd.DataFrame:
+    """The table that `predict_fused` returns, of the clips in `labels`.
+
+    each: one table a run, a row a clip, a column a class
+    """
+    import pandas as pd
+
     names = list(labels)
-    stacked = np.stack([table.reindex(names).to_numpy() for table in each])
-    fused = _renormalised(np.array(list(fusion.weights.values())), stacked)
-    columns = {f"p_{name}": fused[:, i] for i, name in enumerate(fusion.classes)}
+    stacked = np.stack([table.reindex(names).to_numpy(dtype=np.float64) for table in each])
+    fused = _renormalised(np.asarray(weights), stacked)
+    columns = {f"p_{name}": fused[:, i] for i, name in enumerate(classes)}
     for number, own in enumerate(stacked):
-        columns |= {f"{number}:p_{name}": own[:, i] for i, name in enumerate(fusion.classes)}
+        columns |= {f"{number}:p_{name}": own[:, i] for i, name in enumerate(classes)}
     table = pd.DataFrame({"clip_id": names, "label": [labels[name] for name in names], **columns})
     return table.take(np.flatnonzero(np.isfinite(fused).all(axis=1))).reset_index(drop=True)
 
@@ -134,28 +147,25 @@ def _renormalised(weights: FloatArray, probabilities: FloatArray) -> FloatArray:
         return np.asarray(np.einsum("rc,rck->ck", here, np.nan_to_num(probabilities)) / here.sum(axis=0)[:, None])
 
 
-def score_fusion(
-    fusion: Fusion, clips: str | Path, store: str | Path | None = None, *, device: str = "auto"
-) -> tuple[dict[str, Any], pd.DataFrame]:
+def score_fusion(fusion: Fusion, table: pd.DataFrame, where: object) -> dict[str, Any]:
     """Score a fusion, and each of its runs alone, on clips that none of its weights has seen.
 
-    clips: a manifest with labels; store: holds the runs' features
-    returns: ``{"clips", "metrics", "singles": {run: metrics}}``, and the table of `predict_fused`
-    raises: FitError if a clip that the runs were fitted on is among them, or none has a label that they know
+    table: as `predict_fused` returns it; where: what its clips are called in an error
+    returns: ``{"clips", "metrics", "singles": {run: metrics}}``
+    raises: FitError if a clip that the weights were fitted on is among them, or none has a label that the runs know
     """
-    table = predict_fused(fusion, store, clips, device=device)
     if seen := sorted(set(table["clip_id"]) & set(fusion.oof["clip_id"])):
         raise FitError(
-            f"{clips}: {len(seen)} of its clips are among those that the weights were fitted on ({seen[0]}); "
+            f"{where}: {len(seen)} of its clips are among those that the weights were fitted on ({seen[0]}); "
             "a test needs clips of its own"
         )
     names = fusion.classes.tolist()
     scored = table[table["label"].isin(names)]
     if scored.empty:
-        raise FitError(f"{clips}: none of its clips has one of the labels {', '.join(names)}; add a column 'label'")
+        raise FitError(f"{where}: none of its clips has one of the labels {', '.join(names)}; add a column 'label'")
     true = np.array([names.index(label) for label in scored["label"]])
     singles = {path: _scores(true, scored, names, f"{i}:") for i, path in enumerate(fusion.weights)}
-    return {"clips": len(scored), "metrics": _scores(true, scored, names, ""), "singles": singles}, table
+    return {"clips": len(scored), "metrics": _scores(true, scored, names, ""), "singles": singles}
 
 
 def _scores(true: NDArray[np.int64], table: pd.DataFrame, names: list[str], prefix: str) -> dict[str, float]:
@@ -171,7 +181,7 @@ def _scores(true: NDArray[np.int64], table: pd.DataFrame, names: list[str], pref
 
 def _headline(fusion: Mapping[str, Any]) -> str:
     return (
-        f"{SCORES[fusion['metric']]}: honest {fusion['honest']:.3f} (weights from the other folds), optimistic "
+        f"{title(fusion['metric'])}: honest {fusion['honest']:.3f} (weights from the other folds), optimistic "
         f"{fusion['optimistic']:.3f} (weights from the clips scored), equal weights {fusion['uniform']:.3f}"
     )
 
@@ -194,7 +204,7 @@ def _told_of_test(test: Mapping[str, Any]) -> str:
 
 
 def _told_scores(metrics: Mapping[str, float]) -> str:
-    return ", ".join(f"{title} {metrics[name]:.3f}" for name, title in SCORES.items())
+    return ", ".join(f"{title(name)} {metrics[name]:.3f}" for name in METRICS_SHOWN)
 
 
 def _page(fusion: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emocache.errors import BadOption, FitError, some
-from emocache.heads.runs import OOF, RECORD
+from emocache.heads.runs import OOF, RECORD, TRAIN_OOF
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,11 +23,16 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Member:
-    """One run, read without its weights: ``run.json`` and ``oof.parquet``."""
+    """One run, read without its weights.
+
+    record: ``run.json``; oof: the clips whose probabilities are out of fold: what weights may be fitted on
+    test: the test part of a split whose train part is cross-fitted (``--folds given:K``), or None
+    """
 
     path: Path
     record: dict[str, Any]
     oof: pd.DataFrame
+    test: pd.DataFrame | None
 
     @property
     def classes(self) -> list[str]:
@@ -52,7 +57,7 @@ class Members:
     target: IntArray
     fold: IntArray
     fold_names: tuple[str, ...]
-    speakers: NDArray[np.str_] | None
+    speakers: tuple[str, ...] | None
     probabilities: FloatArray
     left_out: dict[str, list[str]]
     notes: tuple[str, ...]
@@ -63,21 +68,33 @@ def read_member(path: str | Path) -> Member:
 
     raises: FitError if no run is there, or it is damaged
     """
-    import pandas as pd
-
     folder = Path(path)
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        oof = pd.read_parquet(folder / OOF)
-        columns = [f"p_{name}" for name in record["classes"]]
-        finite = bool(np.isfinite(oof[columns].to_numpy(dtype=np.float64)).all())
-        if not finite or oof["clip_id"].duplicated().any() or not len(record["fold_names"]):
-            raise ValueError("its out-of-fold probabilities are not one finite row a clip")
+        test, oof = _table(folder / OOF, record["classes"]), None
+        if (folder / TRAIN_OOF).exists():
+            oof = _table(folder / TRAIN_OOF, record["classes"])
+        if not len(record["fold_names"]) or not isinstance(record["recipe"], dict):
+            raise ValueError(f"its {RECORD} names no folds")
     except FileNotFoundError as error:
         raise FitError(f"{folder}: no run is here (no {Path(error.filename).name}); emocache fit makes one") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FitError(f"{folder}: the run is damaged: {error}; fit it again") from error
-    return Member(folder, record, oof.set_index("clip_id", drop=False))
+    return Member(folder, record, test, None) if oof is None else Member(folder, record, oof, test)
+
+
+def _table(path: Path, classes: Sequence[str]) -> pd.DataFrame:
+    """Probabilities by clip.
+
+    raises: ValueError if they are not one finite row a clip
+    """
+    import pandas as pd
+
+    table = pd.read_parquet(path)
+    finite = bool(np.isfinite(table[[f"p_{name}" for name in classes]].to_numpy(dtype=np.float64)).all())
+    if not finite or table["clip_id"].duplicated().any():
+        raise ValueError(f"the probabilities of {path.name} are not one finite row a clip")
+    return table.set_index("clip_id", drop=False)
 
 
 def read_members(paths: Sequence[str | Path], *, at_least: int = 2) -> Members:
@@ -98,7 +115,7 @@ def read_members(paths: Sequence[str | Path], *, at_least: int = 2) -> Members:
     folds, fold = np.unique(first["fold"].to_numpy(dtype=np.int64), return_inverse=True)
     columns = [f"p_{name}" for name in runs[0].classes]
     names = tuple(run.path.name for run in runs)
-    speakers = first["speaker"].to_numpy() if "speaker" in first else None
+    speakers = tuple(first["speaker"]) if "speaker" in first else (None,)
     return Members(
         runs,
         names if len(set(names)) == len(names) else tuple(str(run.path) for run in runs),
@@ -107,7 +124,7 @@ def read_members(paths: Sequence[str | Path], *, at_least: int = 2) -> Members:
         np.array([runs[0].classes.index(str(label)) if label in runs[0].classes else -1 for label in _labels(first)]),
         fold.astype(np.int64),
         tuple(str(runs[0].record["fold_names"][number]) for number in folds),
-        None if speakers is None or any(name is None for name in speakers) else speakers.astype(np.str_),
+        None if None in speakers else tuple(map(str, speakers)),
         np.stack([run.oof.loc[clips, columns].to_numpy(dtype=np.float64) for run in runs]),
         left_out,
         (*_notes_on_gaps(left_out), *_notes_on_folds(runs, clips)),
@@ -160,3 +177,17 @@ def _notes_on_folds(runs: Sequence[Member], clips: Sequence[str]) -> list[str]:
     if not others:
         return []
     return [f"the nested folds are those of {runs[0].path}; other folds were used by {some(others)}"]
+
+
+def tested(members: Members) -> tuple[list[pd.DataFrame], dict[str, str | None]] | None:
+    """What each run says of the test part of a cross-fitted split, and the labels there; None if a run has none."""
+    tables = [run.test for run in members.runs]
+    columns = [f"p_{name}" for name in members.classes]
+    labels: dict[str, str | None] = {}
+    each = []
+    for table in tables:
+        if table is None:
+            return None
+        labels |= dict(zip(table.index, _labels(table), strict=True))
+        each.append(table[columns])
+    return each, labels

@@ -132,7 +132,7 @@ def corners(low: FloatArray, high: FloatArray, first: IntArray) -> Corners:
         none = np.zeros(0, dtype=np.int64)
         return none, np.zeros(0), none, none, none
     line, at, clip, left, entered = map(np.concatenate, zip(*found, strict=True))
-    order = np.lexsort((at, line))
+    order = np.argsort(line + at, kind="stable")  # at lies in [0, 1): by line, then by place
     return line[order], at[order], clip[order], left[order], entered[order]
 
 
@@ -164,7 +164,9 @@ def best_pieces(
     high = np.append(low[1:], 1.0)
     high[begin[1:] - 1] = 1.0
     value = np.where(high - low > NARROWEST, score(sums), -np.inf)
-    best = np.lexsort((low - high, -np.round(value, 12), of))[begin]
+    equals = np.flatnonzero(value >= (np.maximum.reduceat(value, begin) - 1e-12)[of])
+    by_width = equals[np.lexsort((low[equals] - high[equals], of[equals]))]
+    best = by_width[np.searchsorted(of[by_width], np.arange(lines))]
     return (low[best] + high[best]) / 2, value[best]
 
 

@@ -1,4 +1,4 @@
-"""What a run made of other runs says of itself: ``metrics.json`` in the form that `fit_head` gives it."""
+"""What a run made of other runs says of itself, in the form that `fit_head` gives ``metrics.json`` and its table."""
 
 from __future__ import annotations
 
@@ -8,40 +8,38 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emocache.heads import metrics
+from emocache.heads.folds import Folds
 from emocache.heads.fusion.members import Members
+from emocache.heads.matrix import Matrix
+from emocache.heads.problem import Problem
+from emocache.heads.scoring import score_run
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def scores_of(members: Members, predicted: NDArray[np.int64], head: str, seed: int) -> dict[str, Any]:
-    """Protocol, metrics, intervals, classes and confusion of predictions ``(clip,)`` for the runs' common clips."""
-    count = len(members.classes)
-    voices = None if members.speakers is None or len(set(members.speakers.tolist())) < 2 else members.speakers
-    counts = metrics.confusion(members.target, predicted, count)
-    over = f"{len(predicted)} clips" if voices is None else f"{len(np.unique(voices))} speakers"
-    return {
-        "protocol": {
-            "head": head,
-            "features": list(members.names),
-            "folds": members.runs[0].record["recipe"].get("fold_rule", "given"),
-            "fold_count": len(members.fold_names),
-            "normalize": "as in the runs",
-            "seed": seed,
-            "clips": len(predicted),
-            "scored": len(predicted),
-            "left_out": {why: len(clips) for why, clips in members.left_out.items()},
-            "chance": metrics.chance(counts),
-            "intervals": {"over": over, "rounds": metrics.ROUNDS, "level": metrics.LEVEL},
-            "notes": list(members.notes),
-        },
-        "metrics": {name: float(value) for name, value in metrics.scores(counts).items()},
-        "intervals": metrics.intervals(members.target, predicted, count, voices, seed=seed),
-        "classes": list(members.classes),
-        "per_class": metrics.per_class(counts, list(members.classes)),
-        "confusion": counts.tolist(),
+def scores_of(members: Members, probabilities: NDArray[np.float64], head: str, seed: int) -> dict[str, Any]:
+    """All that ``metrics.json`` says of probabilities ``(clip, class)`` for the runs' common clips."""
+    rule = str(members.runs[0].record["recipe"].get("fold_rule", "given"))
+    nothing = np.zeros((len(members.clips), 0), dtype=np.float32)
+    rows: list[dict[str, Any]] = [{"speaker": name} for name in members.speakers or [None] * len(members.clips)]
+    matrix = Matrix(members.clips, nothing, (), tuple(rows), members.left_out, members.notes)
+    target = np.eye(len(members.classes))[members.target]
+    folds = Folds(rule, members.fold, members.fold_names)
+    problem = Problem(matrix, nothing, "label", members.classes, target, folds, "none", seed)
+    protocol = {
+        "head": head,
+        "features": list(members.names),
+        "task": "label",
+        "folds": rule,
+        "fold_count": len(members.fold_names),
+        "normalize": "as in the runs",
+        "seed": seed,
+        "seeds": 1,
+        "clips": len(members.clips),
+        "left_out": {why: len(clips) for why, clips in members.left_out.items()},
     }
+    return score_run(problem, protocol, (), [probabilities])
 
 
 def oof_of(members: Members, probabilities: NDArray[np.float64]) -> pd.DataFrame:
@@ -50,7 +48,8 @@ def oof_of(members: Members, probabilities: NDArray[np.float64]) -> pd.DataFrame
 
     label = [members.classes[number] if number >= 0 else None for number in members.target]
     columns = {f"p_{name}": probabilities[:, i] for i, name in enumerate(members.classes)}
-    return pd.DataFrame({"clip_id": members.clips, "fold": members.fold, "label": label, **columns})
+    speaker = {} if members.speakers is None else {"speaker": list(members.speakers)}
+    return pd.DataFrame({"clip_id": members.clips, "fold": members.fold, "label": label, **speaker, **columns})
 
 
 def sources_of(members: Members) -> list[dict[str, Any]]:

@@ -28,7 +28,6 @@ EFFORT = 250_000
 """Walkers x clips x classes: small problems get many walkers, large ones `FEWEST`."""
 FEWEST, MOST = 4, 300
 ROUNDS = 12
-"""At most so many times does every walker try all directions."""
 PATIENCE = 2
 """Rounds without a better score after which a search of several walkers ends; the last one gets one."""
 _BLOCK = 4_000_000
@@ -43,22 +42,34 @@ class Fitted:
     score: float
 
 
-def fit_weights(probabilities: FloatArray, objective: Objective, *, seed: int = 0) -> Fitted:
+def fit_weights(
+    probabilities: FloatArray,
+    objective: Objective,
+    *,
+    seed: int = 0,
+    starts: FloatArray | None = None,
+    rounds: int = ROUNDS,
+) -> Fitted:
     """Find weights on the simplex that maximise a score of the weighted mean of probabilities.
 
     probabilities: ``(run, clip, class)``
-    returns: never worse than the best single run, nor than equal weights, by `objective` on these probabilities
+    starts: weights to begin from, ``(start, run)``; left out: the best of many candidates and some of the others
+    rounds: at most so many times does every walker try all directions
+    returns: by `objective` on these probabilities never worse than the starts; without starts, never worse than the
+        best single run, nor than equal weights
     """
     runs = len(probabilities)
     if runs == 1:
         return Fitted(np.ones(1), float(evaluate(np.ones((1, 1)), probabilities, objective)[0]))
     rng = np.random.default_rng(seed)
-    candidates = np.concatenate([np.eye(runs), np.full((1, runs), 1 / runs), _spread_out(runs, rng)])
+    if starts is not None:
+        return _walk(starts.copy(), evaluate(starts, probabilities, objective), probabilities, objective, rng, rounds)
+    candidates = np.concatenate([np.eye(runs), np.full((1, runs), 1 / runs), spread_out(runs, rng)])
     values = evaluate(candidates, probabilities, objective)
     count = int(np.clip(EFFORT // probabilities[0].size, FEWEST, MOST))
     chosen = np.argsort(-values, kind="stable")[: count // 2 + 1]
     chosen = np.concatenate([chosen, rng.choice(len(candidates), count - len(chosen), replace=False)])
-    return _walk(candidates[chosen], values[chosen], probabilities, objective, rng)
+    return _walk(candidates[chosen], values[chosen], probabilities, objective, rng, rounds)
 
 
 def evaluate(weights: FloatArray, probabilities: FloatArray, objective: Objective) -> FloatArray:
@@ -76,7 +87,7 @@ def fuse(weights: FloatArray, probabilities: FloatArray) -> FloatArray:
 # --- candidates ------------------------------------------------------------------------------------------------------
 
 
-def _spread_out(runs: int, rng: np.random.Generator) -> FloatArray:
+def spread_out(runs: int, rng: np.random.Generator) -> FloatArray:
     """Some `CANDIDATES` weights all over the simplex: a lattice for few runs, random ones, sparse and not, for many."""
     if runs <= LATTICE_RUNS:
         steps = next(steps for steps in range(2, CANDIDATES + 2) if _lattice_size(runs, steps + 1) > CANDIDATES)
@@ -100,14 +111,19 @@ def lattice(runs: int, steps: int) -> FloatArray:
 
 
 def _walk(
-    weights: FloatArray, values: FloatArray, probabilities: FloatArray, objective: Objective, rng: np.random.Generator
+    weights: FloatArray,
+    values: FloatArray,
+    probabilities: FloatArray,
+    objective: Objective,
+    rng: np.random.Generator,
+    rounds: int,
 ) -> Fitted:
     """Move all walkers until `PATIENCE` rounds bring no better score; after each round the better half goes on.
 
     weights: ``(walker, run)``; values: their scores, ``(walker,)``
     """
     best, best_value, waited = weights[values.argmax()], values.max(), 0
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for low, high in _directions(weights, rng):
             ends = fuse(np.concatenate([low, high]), probabilities)
             at, promised = objective.along(ends[: len(low)], ends[len(low) :])

@@ -153,6 +153,25 @@ def test_a_test_part_is_scored_beside_each_run_alone(corpus: Corpus, make_store:
     assert not (tmp_path / "cheat").exists()
 
 
+def test_the_test_part_of_a_cross_fitted_split_is_scored_without_being_asked_for(
+    corpus: Corpus, make_store: MakeStore, tmp_path: Path
+) -> None:
+    rows = [(clip, {**row, "split": "test" if row["speaker"] > "s3" else "train"}) for clip, row in corpus.rows()]
+    store = make_store(
+        rows,
+        Given("low", corpus.clips, corpus.signal[:, None, :3]),
+        Given("high", corpus.clips, corpus.signal[:, None, 3:]),
+    )
+    paths = [tmp_path / "low", tmp_path / "high"]
+    for path in paths:
+        fit_head(store, "linear", features=[path.name], folds="given:4", out=path)
+    fusion = emocache.fuse_runs(paths, out=tmp_path / "fused")
+    assert (len(fusion.oof), fusion.test["clips"] if fusion.test else 0) == (48, 24)
+    table = pd.read_parquet(tmp_path / "fused/test.parquet").filter(regex="^p_").to_numpy()
+    each = [pd.read_parquet(path / "oof.parquet").filter(regex="^p_").to_numpy() for path in paths]
+    np.testing.assert_allclose(table, np.tensordot(list(fusion.weights.values()), each, axes=1))
+
+
 def test_a_run_that_changed_since_is_not_asked(two_runs: tuple[Path, list[Path]], tmp_path: Path) -> None:
     store, paths = two_runs
     fusion = emocache.fuse_runs(paths, out=tmp_path / "fused")
@@ -200,5 +219,5 @@ def test_runs_of_other_labels_other_truths_or_other_clips_do_not_belong_together
 
 
 def test_a_single_fold_cannot_be_nested(tmp_path: Path) -> None:
-    with pytest.raises(FitError, match=r"scored in the one fold '0': .*score the test part with emocache fuse --test"):
+    with pytest.raises(FitError, match=r"scored in the one fold '0': .*; fit the runs with --folds given:5"):
         emocache.fuse_runs(random_runs(tmp_path, 2, folds=1))
