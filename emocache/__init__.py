@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from emocache.errors import EmocacheError
     from emocache.extract.registry import list_encoders
     from emocache.extract.run import extract_features
+    from emocache.heads.ablate import ablate_head
+    from emocache.heads.blends.blend import blend_runs
+    from emocache.heads.blends.manifest import write_blend_labels
     from emocache.heads.fit import fit_head
+    from emocache.heads.fusion.fuse import fuse_runs
     from emocache.heads.runs import load_run
     from emocache.store import FeatureDataset, open_store, read_manifest
     from emocache.store.upkeep.collection import collect_garbage
@@ -29,6 +33,8 @@ __version__ = version("emocache")
 _HOME = {
     "EmocacheError": "errors",
     "FeatureDataset": "store",
+    "ablate_head": "heads.ablate",
+    "blend_runs": "heads.blends.blend",
     "collect_garbage": "store.upkeep.collection",
     "compact_store": "store.upkeep.compaction",
     "describe_feature": "store.upkeep.report",
@@ -36,6 +42,7 @@ _HOME = {
     "export_array": "store.upkeep.export",
     "extract_features": "extract.run",
     "fit_head": "heads.fit",
+    "fuse_runs": "heads.fusion.fuse",
     "list_encoders": "extract.registry",
     "list_features": "store.upkeep.report",
     "load_run": "heads.runs",
@@ -44,11 +51,14 @@ _HOME = {
     "read_ledger": "store.upkeep.ledger",
     "read_manifest": "store",
     "verify_store": "store.upkeep.verify",
+    "write_blend_labels": "heads.blends.manifest",
 }
 
 __all__ = [
     "EmocacheError",
     "FeatureDataset",
+    "ablate_head",
+    "blend_runs",
     "collect_garbage",
     "compact_store",
     "describe_feature",
@@ -56,6 +66,7 @@ __all__ = [
     "export_array",
     "extract_features",
     "fit_head",
+    "fuse_runs",
     "list_encoders",
     "list_features",
     "load_run",
@@ -64,6 +75,7 @@ __all__ = [
     "read_ledger",
     "read_manifest",
     "verify_store",
+    "write_blend_labels",
 ]
 
 

@@ -15,6 +15,8 @@ from typing import Annotated, Any, NoReturn, ParamSpec
 import typer
 
 import emocache
+from emocache.cli_fit import fit
+from emocache.cli_heads import HEAD_COMMANDS
 from emocache.cli_store import STORE_COMMANDS, StorePath
 from emocache.errors import AmbiguousName, BadOption, EmocacheError, UnknownName
 
@@ -177,51 +179,7 @@ def _part(text: str) -> tuple[int, int]:
     return int(index), int(count)
 
 
-@app.command()
-@_command
-def fit(
-    head: Annotated[str, typer.Option(metavar="NAME", help="The head to fit: linear or mlp.")] = "mlp",
-    features: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FEATURE[:LAYERS]",
-            help="A feature, with layers if wanted: hubert-large:16-21; may be repeated.  [default: all]",
-        ),
-    ] = None,
-    clips: Annotated[
-        Path | None,
-        typer.Option(metavar="PATH", help="A manifest with other labels.  [default: the labels in the store]"),
-    ] = None,
-    store: StorePath = None,
-    folds: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PROTOCOL",
-            help="speaker, speaker:K, loso, K or given.  [default: speaker where there are speakers, else 5]",
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Decides every random choice.")] = 0,
-    normalize: Annotated[
-        str, typer.Option(metavar="HOW", help="Standardise by training folds (global), by speaker, or not (none).")
-    ] = "global",
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The run's folder.  [default: a new one below runs/]")
-    ] = None,
-    device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-) -> None:
-    """Fit a head on a store's features, fold by fold, and leave a run: scores, out-of-fold probabilities, weights."""
-    run = emocache.fit_head(
-        store,
-        head,
-        features=features or None,
-        clips=clips,
-        folds=folds,
-        seed=seed,
-        normalize=normalize,
-        out=out,
-        device=device,
-    )
-    typer.echo(run.summary())
+app.command()(_command(fit))
 
 
 @app.command()
@@ -252,7 +210,7 @@ def demo(
     typer.echo(run_demo(out, seed=seed))
 
 
-for _name, _function in STORE_COMMANDS.items():
+for _name, _function in {**HEAD_COMMANDS, **STORE_COMMANDS}.items():
     app.command(_name)(_command(_function))
 
 

@@ -29,17 +29,33 @@ class FoldModel:
     ) -> NDArray[np.float64]:
         """Probabilities over all of the run's `classes`, ``(clip, class)``; 0 for a class this fold never saw.
 
+        Of dimensions it is their values, ``(clip, dimension)``.
+
         values: ``(clip, dim)``, NaN where a feature is absent; present: ``(clip, block)``
         """
-        out = np.zeros((len(values), len(classes)))
-        out[:, np.searchsorted(classes, self.head.classes_)] = self.head.predict_proba(
-            self.scaler.transform(values, present)
-        )
+        return self._spread(self.head.predict_proba(self.seen(values, present)), classes)
+
+    def auxiliary(
+        self, values: NDArray[np.float32], present: NDArray[np.bool_], classes: NDArray[np.str_]
+    ) -> dict[str, NDArray[np.float64]]:
+        """What a head's auxiliary heads say by modality, as `predict_proba`; empty if it has none."""
+        found: dict[str, NDArray[np.float64]] = self.head.auxiliary_proba(self.seen(values, present))  # type: ignore[attr-defined] # asked by hasattr
+        return {modality: self._spread(each, classes) for modality, each in found.items()}
+
+    def _spread(self, found: NDArray[np.float64], classes: NDArray[np.str_]) -> NDArray[np.float64]:
+        if self.head.classes_.dtype.kind != "U":  # soft labels, dimensions: the columns themselves
+            return found
+        out = np.zeros((len(found), len(classes)))
+        out[:, np.searchsorted(classes, self.head.classes_)] = found
         return out
+
+    def seen(self, values: NDArray[np.float32], present: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """What the head sees of these rows, ``(clip, column)`` float32."""
+        return self.scaler.masked(values) if self.head.masks else self.scaler.transform(values, present)
 
     def save(self, folder: Path) -> None:
         """Make `folder` and write both parts into it."""
-        folder.mkdir()
+        folder.mkdir(parents=True)
         self.scaler.save(folder)
         self.head.save(folder)
 

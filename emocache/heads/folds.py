@@ -14,6 +14,8 @@ from emocache.errors import BadOption, FitError, some
 DEFAULT_FOLDS = 5
 NEVER = -1
 """The fold of a clip that is trained on and never scored (the train and val parts of a given split)."""
+TEST = -2
+"""The fold of a clip that no model trains on and all score (the test part of a given split that is cross-fitted)."""
 
 _TRAINING = frozenset({"train", "training", "val", "valid", "validation", "dev", "devel"})
 _SCORED = frozenset({"test", "testing", "eval"})
@@ -23,8 +25,8 @@ _SCORED = frozenset({"test", "testing", "eval"})
 class Folds:
     """Which fold scores each clip; the fold's model is trained on all the others.
 
-    rule: what was asked for, completed (``speaker:5``, ``loso``, ``5``, ``given``)
-    of: ``(clip,)`` int64, the fold that scores the clip, or `NEVER`
+    rule: what was asked for, completed (``speaker:5``, ``loso``, ``5``, ``given``, ``given:5``)
+    of: ``(clip,)`` int64, the fold that scores the clip, or `NEVER`, or `TEST`
     names: what a person would call each fold: its speakers, or the value in the manifest
     notes: what a reader of the scores should know
     """
@@ -37,8 +39,14 @@ class Folds:
     def parts(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Yield the rows that train and the rows that are scored, fold by fold."""
         for fold in range(len(self.names)):
-            scored = self.of == fold
+            scored = (self.of == fold) | (self.of == TEST)
             yield np.flatnonzero(~scored), np.flatnonzero(scored)
+
+    @property
+    def judged(self) -> NDArray[np.int64]:
+        """The rows whose scores count: the test part where all folds share one, else every row that a fold scores."""
+        test = np.flatnonzero(self.of == TEST)
+        return test if len(test) else np.flatnonzero(self.of >= 0)
 
 
 def make_folds(
@@ -52,7 +60,8 @@ def make_folds(
     """Divide clips as `rule` says; None chooses `speaker` where there are at least two speakers, else 5 folds.
 
     rule: ``speaker`` or ``speaker:K`` (stratified, no speaker on both sides), ``loso`` (one speaker a fold), ``K``
-        (stratified), ``given`` (the manifest's ``fold`` column, else its ``split`` column)
+        (stratified), ``given`` (the manifest's ``fold`` column, else its ``split`` column), ``given:K`` (K folds of
+        the split's train part, by speaker where there are speakers, whose models all score the test part)
     labels: ``(clip,)`` class indices
     speakers: ``(clip,)``, None where there is none
     given: the manifest's columns ``fold`` and ``split``, ``(clip,)`` each
@@ -63,6 +72,8 @@ def make_folds(
     text = rule.strip().lower()
     if text == "given":
         return _given_folds(given)
+    if match := re.fullmatch(r"given:(\d+)", text):
+        return _cross_fitted_split(_at_least_two(int(match[1]), rule), labels, speakers, given, seed)
     if text == "loso":
         return _one_speaker_each(_all_speakers(speakers, rule))
     if match := re.fullmatch(r"(speaker:)?(\d+)", text):
@@ -72,7 +83,8 @@ def make_folds(
         return _speaker_folds(DEFAULT_FOLDS, labels, speakers, seed)
     raise BadOption(
         f"--folds {rule!r} is not known; write speaker, speaker:K, loso (leave one speaker out), "
-        "a number of folds such as 5, or given (the manifest's fold or split column)"
+        "a number of folds such as 5, given (the manifest's fold or split column) or given:5 (the split column, its "
+        "train part cross-fitted)"
     )
 
 
@@ -213,3 +225,24 @@ def _from_split_column(values: list[str]) -> Folds:
         )
     notes = ("the val part trains too: heads take their inner split from it all",) if len(set(parts)) > 2 else ()
     return Folds("given", of, ("test",), notes)
+
+
+def _cross_fitted_split(
+    count: int,
+    labels: NDArray[np.int64],
+    speakers: Sequence[str | None],
+    given: Mapping[str, Sequence[str | None]],
+    seed: int,
+) -> Folds:
+    """The split's train part in `count` folds, its test part scored by all of their models."""
+    split = _given_folds({"fold": [], "split": given["split"]})
+    train = np.flatnonzero(split.of == NEVER)
+    voices = [speakers[row] for row in train.tolist()]
+    inner = (
+        _stratified_folds(count, labels[train], seed)
+        if len({voice for voice in voices if voice is not None}) < count or None in voices
+        else _speaker_folds(count, labels[train], voices, seed)
+    )
+    of = np.full(len(labels), TEST, dtype=np.int64)
+    of[train] = inner.of
+    return Folds(f"given:{count}", of, inner.names, split.notes)

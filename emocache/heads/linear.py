@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from emocache.errors import FitError
 from emocache.heads.head import FloatMatrix
+from emocache.heads.layout import Layout
 
 MODEL = "model.skops"
 ALLOWED: tuple[str, ...] = ()
@@ -24,11 +25,26 @@ class LinearHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit
 
     C: inverse of the penalty. On EmoDB with `prosody` (686 standardised columns) the UAR changes by less than .01
         between .01 and .1, which is why it is fixed and not searched for
-    seed, device: every head has them; this one draws nothing at random and computes on the CPU
+    layout, task, seed, device: every head has them; this one draws nothing at random and computes on the CPU
     """
 
-    def __init__(self, *, C: float = 0.03, seed: int = 0, device: str = "auto") -> None:  # noqa: N803 (scikit-learn's name)
+    masks: ClassVar[bool] = False
+    mixes: ClassVar[bool] = False
+    tasks: ClassVar[tuple[str, ...]] = ("label",)
+    normalize: ClassVar[str] = "global"
+
+    def __init__(
+        self,
+        *,
+        C: float = 0.03,  # noqa: N803 (scikit-learn's name)
+        layout: Layout | None = None,
+        task: str = "label",
+        seed: int = 0,
+        device: str = "auto",
+    ) -> None:
         self.C = C
+        self.layout = layout
+        self.task = task
         self.seed = seed
         self.device = device
 

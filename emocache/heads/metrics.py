@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-ROUNDS = 1000
-LEVEL = 0.95
+from emocache.heads.bootstrap import ROUNDS, Resample, interval
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -72,40 +71,15 @@ def intervals(
     seed: int,
     rounds: int = ROUNDS,
 ) -> dict[str, list[float]]:
-    """95 % percentile intervals of all `scores` over resampled groups.
+    """95 % percentile intervals of all `scores` over resampled clips or groups.
 
     groups: ``(clip,)``, the speaker of each clip: whole speakers are drawn with replacement; None draws clips
     returns: score -> [low, high]
     """
-    rng = np.random.default_rng(seed)
-    drawn = _resampled(true, predicted, classes, groups, rng, rounds)
-    tail = 50 * (1 - LEVEL)
-    return {
-        name: [float(edge) for edge in np.percentile(values, [tail, 100 - tail])]
-        for name, values in scores(drawn).items()
-    }
-
-
-def _resampled(
-    true: IntArray,
-    predicted: IntArray,
-    classes: int,
-    groups: NDArray[Any] | None,
-    rng: np.random.Generator,
-    rounds: int,
-) -> NDArray[Any]:
-    """Confusion matrices of `rounds` resamples, ``(round, class, class)``.
-
-    Drawing clips with replacement is a multinomial draw over the matrix's cells; drawing speakers is one over
-    speakers, whose matrices are added up as often as they were drawn.
-    """
-    if groups is None:
-        cells = confusion(true, predicted, classes).ravel()
-        return rng.multinomial(len(true), cells / len(true), size=rounds).reshape(rounds, classes, classes)
-    names, group = np.unique(groups, return_inverse=True)
-    stacked = np.stack([confusion(true[group == g], predicted[group == g], classes) for g in range(len(names))])
-    times = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=rounds)
-    return np.tensordot(times, stacked, axes=1)
+    cells = np.zeros((len(true), classes * classes))
+    cells[np.arange(len(true)), true * classes + predicted] = 1
+    drawn = Resample(groups, len(true), seed=seed, rounds=rounds).sums(cells)
+    return {name: interval(values) for name, values in scores(drawn.reshape(rounds, classes, classes)).items()}
 
 
 def _margins(counts: NDArray[Any]) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -7,38 +7,35 @@ from them; `members` networks that hold out one fifth after the other together s
 
 from __future__ import annotations
 
-import copy
-import json
-import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
 from torch import Tensor, nn
 
-from emocache.errors import BadOption, FitError
-from emocache.heads.folds import make_folds
 from emocache.heads.head import FloatMatrix
+from emocache.heads.layout import Layout
+from emocache.heads.losses import Loss, class_weights, loss_of
+from emocache.heads.stack import Member, train_together
+from emocache.heads.torch_head import TorchHead
+from emocache.heads.training import Training, TrainingRows, inner_folds, reproducible, torch_device
 
-WEIGHTS = "model.safetensors"
-CARD = "head.json"
-INNER_FOLDS = 5
+Job = tuple[FloatMatrix, NDArray[Any], NDArray[np.str_] | None]
+"""What one head is fitted on: rows, targets, speakers, as `Head.fit` takes them."""
 
 
-class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn ships no types
+class MLPHead(TorchHead):
     """Perceptron with batch norm and dropout, trained by AdamW on a class-weighted, smoothed cross-entropy.
 
     hidden: the widths of the hidden layers; dropout: after each of them
     members: how many networks are averaged; member m stops by the m-th inner fold of the training rows
     epochs: at most; patience: epochs without a better held-out loss before a member stops and takes its best weights
     batch: rows a step, at most; lr, weight_decay: AdamW's; label_smoothing: the cross-entropy's
-    seed: decides weights, dropout, batches and inner folds; device: ``auto`` is CUDA where there is one
+    class_weights: ``balanced`` or ``none``
+    layout, task: see `head.Head`; seed: decides weights, dropout, batches and inner folds
+    device: ``auto`` is CUDA where there is one
     """
 
     def __init__(
@@ -53,6 +50,9 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-le
         lr: float = 1e-3,
         weight_decay: float = 1e-2,
         label_smoothing: float = 0.1,
+        class_weights: str = "balanced",
+        layout: Layout | None = None,
+        task: str = "label",
         seed: int = 0,
         device: str = "auto",
     ) -> None:
@@ -65,179 +65,94 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-le
         self.lr = lr
         self.weight_decay = weight_decay
         self.label_smoothing = label_smoothing
+        self.class_weights = class_weights
+        self.layout = layout
+        self.task = task
         self.seed = seed
         self.device = device
 
     def fit(
         self,
         X: FloatMatrix,  # noqa: N803 (scikit-learn's name)
-        y: NDArray[np.str_],
+        y: NDArray[Any],
         groups: NDArray[np.str_] | None = None,
     ) -> Self:
-        """Learn from rows ``(clip, dim)`` and their labels ``(clip,)``; `groups` are never on both inner sides.
+        """Learn from rows ``(clip, column)`` and `y`, as `Head.fit` says; `groups` are never on both inner sides.
 
         raises: FitError if training diverges
         """
-        device = torch_device(self.device)
-        self.classes_, target = np.unique(y, return_inverse=True)
-        rows = _Rows(
-            torch.as_tensor(np.asarray(X, dtype=np.float32), device=device),
-            torch.as_tensor(target, device=device),
-            _class_weights(target).to(device),
-        )
-        held_out = _inner_folds(target, groups, self.seed)
-        with _reproducible(device, self.seed):
-            members = [self._train(rows, *held_out[member % len(held_out)]) for member in range(self.members)]
-        self.nets_ = nn.ModuleList(members).eval()
+        self.fit_together([self], [(X, y, groups)], lambda _: None)
         return self
 
-    def _train(self, rows: _Rows, learn: NDArray[np.int64], held: NDArray[np.int64]) -> nn.Sequential:
-        """Train one member on the rows `learn` until `held` gets no better, and return it at its best."""
-        net = perceptron(rows.x.shape[1], self.hidden, len(self.classes_), self.dropout).to(rows.x.device)
-        loss = nn.CrossEntropyLoss(weight=rows.class_weights, label_smoothing=self.label_smoothing)
-        optimizer = torch.optim.AdamW(net.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True)
-        steps = min(math.ceil(len(learn) / self.batch), len(learn) // 2)  # batch norm needs two rows
-        best, best_net, waited = math.inf, net, 0
-        for _ in range(self.epochs):
-            for batch in torch.from_numpy(learn)[torch.randperm(len(learn))].tensor_split(steps):
-                optimizer.zero_grad()
-                loss(net(rows.x[batch]), rows.target[batch]).backward()
-                optimizer.step()
-            reached = rows.held_out_loss(net, held)
-            if reached < best:
-                best, best_net, waited = reached, copy.deepcopy(net), 0
-            elif (waited := waited + 1) >= self.patience:
-                break
-        if best_net is net:
-            raise FitError(f"mlp: the held-out loss was never a number in {self.patience} epochs; lower lr ({self.lr})")
-        return best_net
-
-    def predict_proba(self, X: FloatMatrix) -> NDArray[np.float64]:  # noqa: N803 (scikit-learn's name)
-        """Probabilities ``(clip, class)``: the mean over members."""
-        x = torch.as_tensor(np.asarray(X, dtype=np.float32), device=next(self.nets_.parameters()).device)
-        with torch.inference_mode():
-            each = torch.stack([net(x).double().softmax(dim=1) for net in self.nets_])
-        mean: NDArray[np.float64] = each.mean(dim=0).cpu().numpy()
-        return mean
-
-    def predict(self, X: FloatMatrix) -> NDArray[np.str_]:  # noqa: N803 (scikit-learn's name)
-        """The most probable class of each row, ``(clip,)``."""
-        labels: NDArray[np.str_] = self.classes_[self.predict_proba(X).argmax(axis=1)]
-        return labels
-
-    def save(self, folder: Path) -> None:
-        """Write ``model.safetensors`` (all members) and ``head.json`` (parameters, classes, width)."""
-        from safetensors.torch import save_file
-
-        state = {name: tensor.cpu().contiguous() for name, tensor in self.nets_.state_dict().items()}
-        save_file(state, folder / WEIGHTS)
-        parameters = {**self.get_params(), "hidden": list(self.hidden)}
-        width = self.nets_[0][0].in_features  # type: ignore[index] # a Sequential of Linear, ...
-        card = {"parameters": parameters, "classes": self.classes_.tolist(), "width": width}
-        (folder / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-
     @classmethod
-    def load(cls, folder: Path, *, device: str = "auto") -> Self:
-        """Read what `save` wrote.
+    def fit_together(cls, heads: Sequence[Self], jobs: Sequence[Job], done: Callable[[int], object]) -> None:
+        """Fit heads that differ by their seed alone, each on its job: faster than one by one, and the same.
 
-        raises: FitError if a file is missing or damaged, or the two do not fit each other
+        jobs: heads of one fold share one and the same job, which then lies on the device once
+        done: called with 1 whenever a head is finished
+        raises: FitError if training diverges
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        first = heads[0]
+        device = torch_device(first.device)
+        left = {id(head): first.members for head in heads}
+        owner: dict[int, tuple[Member, Self]] = {}
+        with reproducible(device, first.seed):
+            rows: dict[int, tuple[TrainingRows, NDArray[np.int64], Tensor]] = {}
+            for head, job in zip(heads, jobs, strict=True):
+                owner |= {id(member): (member, head) for member in head._members(job, rows, device)}
 
-        try:
-            card: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
-            head = cls(**{**card["parameters"], "device": device})
-            head.classes_ = np.asarray(card["classes"])
-            shape = (card["width"], head.hidden, len(head.classes_), head.dropout)
-            head.nets_ = nn.ModuleList(perceptron(*shape) for _ in range(head.members)).eval()
-            head.nets_.load_state_dict(load_file(folder / WEIGHTS))
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            raise FitError(f"{folder}: cannot be read as an mlp head: {error}; fit the head again") from error
-        head.nets_.to(torch_device(device))
-        return head
+            def finished(member: Member) -> None:
+                head = owner[id(member)][1]
+                left[id(head)] -= 1
+                if not left[id(head)]:
+                    done(1)
 
+            members = [member for member, _ in owner.values()]
+            train_together(members, first.training(), first.dropout, first.layout_, first._losses, "mlp", finished)
+        for head in heads:
+            mine = [member.net for member, whose in owner.values() if whose is head]
+            head.nets_ = nn.ModuleList(mine).eval()
 
-@dataclass(frozen=True)
-class _Rows:
-    """The training rows on the device: x ``(clip, dim)``, target ``(clip,)``, class_weights ``(class,)``."""
+    def _members(
+        self, job: Job, shared: dict[int, tuple[TrainingRows, NDArray[np.int64], Tensor]], device: torch.device
+    ) -> list[Member]:
+        """New networks with their inner folds; `shared` keeps what heads of one fold have in common."""
+        x, y, groups = job
+        target = self._targets(y, x.shape[1])
+        if id(job) not in shared:
+            values = torch.as_tensor(target.values, device=device)
+            rows = TrainingRows(torch.as_tensor(np.asarray(x, dtype=np.float32), device=device), values)
+            shared[id(job)] = (rows, target.strata, class_weights(values, self.class_weights))
+        rows, strata, weights = shared[id(job)]
+        held_out = inner_folds(strata, groups, self.seed)
+        members = []
+        for number in range(self.members):
+            first, draws = np.random.SeedSequence([self.seed, number]).generate_state(2).tolist()
+            torch.manual_seed(first)
+            net = self._network().to(device)
+            members.append(Member(net, draws, rows, *held_out[number % len(held_out)], weights))
+        return members
 
-    x: Tensor
-    target: Tensor
-    class_weights: Tensor
+    def _losses(self, weights: Tensor) -> tuple[Loss, Loss]:
+        return loss_of(self.task, weights, self.label_smoothing), loss_of(self.task, weights)
 
-    def held_out_loss(self, net: nn.Module, held: NDArray[np.int64]) -> float:
-        """The class-weighted cross-entropy on the rows `held`, without smoothing or dropout."""
-        rows = torch.from_numpy(held)
-        net.eval()
-        with torch.no_grad():
-            loss = nn.functional.cross_entropy(net(self.x[rows]), self.target[rows], weight=self.class_weights)
-        net.train()
-        return float(loss)
+    def build(self, layout: Layout, columns: int, outputs: int) -> nn.Module:  # noqa: ARG002 (columns are all it needs)
+        """A `perceptron`."""
+        return perceptron(columns, self.hidden, outputs, self.dropout)
+
+    def training(self) -> Training:
+        """AdamW at a constant rate."""
+        return Training(self.epochs, self.patience, self.batch, self.lr, self.weight_decay)
 
 
 def perceptron(width: int, hidden: Sequence[int], classes: int, dropout: float) -> nn.Sequential:
-    """Linear, batch norm, ReLU, dropout per hidden width, then a linear layer to the classes' logits."""
+    """Linear, batch norm, ReLU, dropout per hidden width, then a linear layer to the classes' logits.
+
+    The hidden layers have no bias: batch norm takes it away again, so that its gradient is rounding noise, which Adam
+    would blow up to full steps.
+    """
     layers: list[nn.Module] = []
     for inner in hidden:
-        layers += [nn.Linear(width, inner), nn.BatchNorm1d(inner), nn.ReLU(), nn.Dropout(dropout)]
+        layers += [nn.Linear(width, inner, bias=False), nn.BatchNorm1d(inner), nn.ReLU(), nn.Dropout(dropout)]
         width = inner
     return nn.Sequential(*layers, nn.Linear(width, classes))
-
-
-def torch_device(name: str) -> torch.device:
-    """The device called `name`; ``auto`` is CUDA where there is one, else the CPU.
-
-    raises: BadOption if the name is none, or that device is not here
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise BadOption(f"--device {name!r} is not known; write auto, cpu, cuda or cuda:1") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        found = torch.cuda.device_count()
-        raise BadOption(f"--device {name!r}: {found} CUDA devices are here; choose --device cpu")
-    return device
-
-
-@contextmanager
-def _reproducible(device: torch.device, seed: int) -> Iterator[None]:
-    """Draw from `seed`, leave the caller's generators alone, and compute on one thread.
-
-    With one thread the sums come out alike on machines with few or many cores; and layers this small gain little from
-    more, but lose a lot (3 to 10 times measured) where other processes want the same cores.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _class_weights(target: NDArray[np.int64]) -> Tensor:
-    """``n / (classes * count)``: every class weighs the same however many clips it has."""
-    counts = np.bincount(target)
-    return torch.as_tensor(len(target) / (len(counts) * counts), dtype=torch.float32)
-
-
-def _inner_folds(
-    target: NDArray[np.int64], groups: NDArray[np.str_] | None, seed: int
-) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Pairs of rows to learn from and rows to stop by, disjoint by speaker where there are two or more.
-
-    Where so few rows are left that batch norm could not learn from them, all rows serve for both.
-    """
-    everything = np.arange(len(target))
-    speakers = 0 if groups is None else len(np.unique(groups))
-    count = min(INNER_FOLDS, speakers if speakers > 1 else len(target) // 2)
-    if count < 2:
-        return [(everything, everything)]
-    rule = f"speaker:{count}" if speakers > 1 else str(count)
-    voices: list[str | None] = [None] * len(target) if groups is None else [str(group) for group in groups]
-    parts = list(make_folds(rule, target, voices, {}, seed=seed).parts())
-    return [part if len(part[0]) > 1 else (everything, everything) for part in parts]

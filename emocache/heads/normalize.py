@@ -1,8 +1,9 @@
 """Standardisation: fitted on training rows, or within each speaker; absent features become the training mean.
 
 A matrix marks an absent feature with NaN. It is never set to zero before standardisation, where zero would be a value
-like any other; afterwards it gets the training rows' mean, and one more column per such feature says 1 where the
-feature is there and 0 where it is not.
+like any other. Heads that mask get the NaN; for the others it becomes the training rows' mean afterwards, and one more
+column per such feature says 1 where the feature is there and 0 where it is not. Tokens of one feature share their mean
+and scale: a late token is rare, and what it means is the same.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emocache.errors import BadOption, FitError
+from emocache.heads.layout import Layout
 from emocache.heads.matrix import Matrix
 
 METHODS = ("none", "global", "speaker")
@@ -56,7 +58,7 @@ def _within_speakers(matrix: Matrix) -> NDArray[np.float32]:
     out = np.empty_like(matrix.values)
     for name in np.unique(names):
         rows = names == name
-        mean, scale = _moments(matrix.values[rows])
+        mean, scale = _moments(matrix.values[rows], matrix.layout)
         out[rows] = (matrix.values[rows] - mean) / scale
     return out
 
@@ -75,21 +77,38 @@ class Scaler:
     indicated: NDArray[np.int64]
 
     @classmethod
-    def fit(cls, values: NDArray[np.float32], method: str, indicated: NDArray[np.int64]) -> Scaler:
-        """Fit on training rows ``(clip, dim)``; only ``global`` standardises, the others merely learn what to fill."""
-        mean, scale = _moments(values)
+    def fit(
+        cls, values: NDArray[np.float32], method: str, indicated: NDArray[np.int64], layout: Layout | None = None
+    ) -> Scaler:
+        """Fit on training rows ``(clip, dim)``; only ``global`` standardises, the others merely learn what to fill.
+
+        layout: how the columns are shaped; None: each stands for itself
+        """
+        mean, scale = _moments(values, layout or ())
         if method == "global":
             return cls(mean, scale, np.zeros_like(mean), indicated)
         return cls(np.zeros_like(mean), np.ones_like(scale), mean, indicated)
 
     def transform(self, values: NDArray[np.float32], present: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """What a head sees: ``(clip, dim + len(indicated))`` float32, finite.
+        """What a head sees that does not mask: ``(clip, dim + len(indicated))`` float32, finite.
 
         present: ``(clip, block)``
         """
-        scaled = (values - self.mean) / self.scale
+        scaled = self._scaled(values)
         filled = np.where(np.isnan(scaled), self.fill, scaled)
         return np.concatenate([filled, present[:, self.indicated]], axis=1, dtype=np.float32)
+
+    def masked(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What a head sees that masks: ``(clip, dim)`` float32, NaN where `values` is."""
+        return self._scaled(values)
+
+    def _scaled(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Standardised in float64, kept in float32, a thousand rows at a time so that wide rows need little memory."""
+        out = np.empty(values.shape, dtype=np.float32)
+        for first in range(0, len(values), 1024):
+            rows = slice(first, first + 1024)
+            out[rows] = (values[rows] - self.mean) / self.scale
+        return out
 
     def save(self, folder: Path) -> None:
         """Write ``scaler.safetensors``."""
@@ -113,8 +132,21 @@ class Scaler:
             raise FitError(f"{path}: cannot be read as a scaler: {error}; fit the head again") from error
 
 
-def _moments(values: NDArray[np.float32]) -> tuple[FloatArray, FloatArray]:
+def _moments(values: NDArray[np.float32], layout: Layout) -> tuple[FloatArray, FloatArray]:
     """Mean and standard deviation of each column over the rows that have it, ``(dim,)`` float64 each."""
+    mean, scale = _column_moments(values)
+    for block in layout:
+        if block.tokens == 1:
+            continue
+        rows = np.moveaxis(block.shaped(values), 2, 1).reshape(-1, block.layers * block.dim)
+        shape = (block.layers, block.tokens, block.dim)
+        for moments, shared in zip((mean, scale), _column_moments(rows), strict=True):
+            apart = shared.reshape(block.layers, 1, block.dim)
+            moments[block.columns] = np.broadcast_to(apart, shape).ravel()
+    return mean, scale
+
+
+def _column_moments(values: NDArray[np.float32]) -> tuple[FloatArray, FloatArray]:
     known = ~np.isnan(values)
     count = np.maximum(known.sum(axis=0), 1)
     mean = np.where(known, values, 0.0).sum(axis=0, dtype=np.float64) / count

@@ -8,6 +8,9 @@ from emocache.errors import UnknownName
 from emocache.heads.head import Head
 
 _ADDRESSES = {  # a name given twice is refused by the linter (F601)
+    "amhf": "emocache.heads.amhf.head:AMHFHead",
+    "attention": "emocache.heads.attention:AttentionHead",
+    "cross-attention": "emocache.heads.cross_attention:CrossAttentionHead",
     "linear": "emocache.heads.linear:LinearHead",
     "mlp": "emocache.heads.mlp:MLPHead",
 }

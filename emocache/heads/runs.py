@@ -16,19 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emocache.errors import FitError
+from emocache.heads.block import Block
 from emocache.heads.fold_model import FoldModel
-from emocache.heads.matrix import Block, Matrix
+from emocache.heads.matrix import Matrix, load_matrix
 from emocache.heads.normalize import normalized
 from emocache.heads.report import report, summary
 
 if TYPE_CHECKING:
     import pandas as pd
 
-RUN_FORMAT = 1
+RUN_FORMAT = 2
 RECORD = "run.json"
 """Written last: a folder without it is no run."""
 METRICS = "metrics.json"
 OOF = "oof.parquet"
+TRAIN_OOF = "train-oof.parquet"
 REPORT = "report.md"
 
 
@@ -39,32 +41,42 @@ class Run:
     path: the run's folder
     record: ``run.json``: recipe (head, features with fingerprints, normalize, seed, folds), classes, folds, labels, ...
     metrics: ``metrics.json``: protocol, metrics, intervals, per_class, confusion, classes
-    oof: one row per scored clip: clip_id, fold, label, and one probability per class, ``p_<class>``
-    models: one per fold
+    oof: one row per scored clip: clip_id, fold (-1: all folds), label, and one probability per class, ``p_<class>``,
+        the mean over seeds; where targets are numbers, ``y_<name>`` too
+    models: by seed, then by fold
+    train_oof: the same of the train part of a cross-fitted split (``given:K``): what a fusion may be fitted on
     """
 
     path: Path
     record: Mapping[str, Any]
     metrics: Mapping[str, Any]
     oof: pd.DataFrame
-    models: tuple[FoldModel, ...]
+    models: tuple[tuple[FoldModel, ...], ...]
+    train_oof: pd.DataFrame | None = None
 
     @cached_property
     def classes(self) -> NDArray[np.str_]:
-        """The labels, sorted: the order of the columns of `predict_proba`."""
+        """The labels, sorted (or the dimensions): the order of the columns of `predict_proba`."""
         return np.asarray(self.record["classes"], dtype=np.str_)
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
         """The features that the heads read, in column order; ``block.request`` names one for `load_matrix`."""
-        return tuple(
-            Block(**{**block, "layers": tuple(block["layers"])}) for block in self.record["recipe"]["features"]
-        )
+        return tuple(map(Block.from_json, self.record["recipe"]["features"]))
+
+    def load_matrix(self, store: str | Path | None = None, clips: str | Path | None = None) -> Matrix:
+        """Read the run's features for any clips, layers and tokens as the head wants them.
+
+        store, clips and errors: as for `matrix.load_matrix`
+        """
+        requests = [block.request for block in self.blocks]
+        mix = next((block.mix for block in self.blocks if len(block.layers) > 1), "mean")
+        return load_matrix(store, requests, clips, mix=mix, tokens=self.models[0][0].head.masks)
 
     def predict_proba(self, matrix: Matrix) -> NDArray[np.float64]:
-        """The mean of the fold models' probabilities, ``(clip, class)``.
+        """The mean of all models' probabilities, ``(clip, class)``; of their values, where the task is dimensional.
 
-        matrix: rows with the run's features, as ``load_matrix(store, [block.request for block in run.blocks])`` reads
+        matrix: rows with the run's features, as ``run.load_matrix(store)`` reads them
         raises: FitError if the matrix holds other features
         """
         if len(matrix.blocks) != len(self.blocks) or not all(map(Block.same_content, matrix.blocks, self.blocks)):
@@ -72,8 +84,10 @@ class Run:
                 f"{self.path}: the run reads {', '.join(block.request for block in self.blocks)}; the matrix holds "
                 f"{', '.join(block.request for block in matrix.blocks)}; load the run's own features"
             )
+        matrix = matrix.padded(self.blocks)
         values = normalized(matrix, self.record["recipe"]["normalize"])
-        each = [model.predict_proba(values, matrix.present, self.classes) for model in self.models]
+        models = [model for of_seed in self.models for model in of_seed]
+        each = [model.predict_proba(values, matrix.present, self.classes) for model in models]
         mean: NDArray[np.float64] = np.mean(each, axis=0)
         return mean
 
@@ -94,25 +108,42 @@ def load_run(path: str | Path, *, device: str = "auto") -> Run:
     if record is None:
         raise FitError(f"{folder}: no run is here (no readable {RECORD}); emocache fit makes one")
     if record["format"] != RUN_FORMAT:
-        raise FitError(f"{folder}: a run of format {record['format']}, this emocache reads {RUN_FORMAT}; update it")
+        raise FitError(
+            f"{folder}: a run of format {record['format']}, this emocache reads {RUN_FORMAT}; "
+            "fit it again, or update emocache"
+        )
     try:
         metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
         oof = pd.read_parquet(folder / OOF)
-        name, count = str(record["recipe"]["head"]["name"]), len(record["fold_names"])
+        train_oof = pd.read_parquet(folder / TRAIN_OOF) if (folder / TRAIN_OOF).exists() else None
+        recipe = record["recipe"]
+        name, places = str(recipe["head"]["name"]), _places(recipe["seed"], recipe["seeds"], len(record["fold_names"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FitError(f"{folder}: the run is damaged: {error}; fit it again") from error
-    models = tuple(FoldModel.load(folder / f"fold-{fold}", name, device=device) for fold in range(count))
-    return Run(folder, record, metrics, oof, models)
+    models = tuple(tuple(FoldModel.load(folder / place, name, device=device) for place in row) for row in places)
+    return Run(folder, record, metrics, oof, models, train_oof)
 
 
 def write_run(run: Run, folder: Path) -> None:
     """Write all files of `run` into `folder`, which exists and is empty; ``run.json`` comes last."""
-    for fold, model in enumerate(run.models):
-        model.save(folder / f"fold-{fold}")
+    places = _places(run.record["recipe"]["seed"], len(run.models), len(run.models[0]))
+    for row, of_seed in zip(places, run.models, strict=True):
+        for place, model in zip(row, of_seed, strict=True):
+            model.save(folder / place)
     run.oof.to_parquet(folder / OOF, index=False)
+    if run.train_oof is not None:
+        run.train_oof.to_parquet(folder / TRAIN_OOF, index=False)
     (folder / METRICS).write_text(_json(run.metrics), encoding="utf-8")
     (folder / REPORT).write_text(report(run.metrics, run.oof, run.record["fold_names"]), encoding="utf-8")
     (folder / RECORD).write_text(_json(run.record), encoding="utf-8")
+
+
+def _places(seed: int, seeds: int, folds: int) -> list[list[str]]:
+    """Where each model lies, by seed, then by fold: ``fold-0``, or ``seed-3/fold-0`` where there are several."""
+    return [
+        [f"fold-{fold}" if seeds == 1 else f"seed-{seed + run}/fold-{fold}" for fold in range(folds)]
+        for run in range(seeds)
+    ]
 
 
 @contextmanager

@@ -17,11 +17,19 @@ from sklearn.model_selection import cross_val_score
 from emocache.errors import BadOption, FitError, UnknownName
 from emocache.heads.head import Head
 from emocache.heads.linear import LinearHead
-from emocache.heads.mlp import MLPHead, perceptron, torch_device
+from emocache.heads.mlp import MLPHead, perceptron
 from emocache.heads.registry import head_class, head_names
+from emocache.heads.stack import Member
+from emocache.heads.training import torch_device
 from tests.heads.conftest import Corpus
 
-SMALL = {"mlp": {"hidden": (32,), "members": 2, "batch": 16, "epochs": 15}}
+FUSION = {"dim": 32, "expert_hidden": 32, "hidden": 32, "layers": 2, "batch": 16, "lr": 2e-3, "epochs": 20}
+SMALL = {
+    "amhf": FUSION,
+    "attention": {"hidden": 32, "lr": 1e-3, "epochs": 40},
+    "cross-attention": FUSION,
+    "mlp": {"hidden": (32,), "members": 2, "batch": 16, "epochs": 15},
+}
 
 Data = tuple[NDArray[np.float32], NDArray[np.str_], NDArray[np.str_]]
 
@@ -89,8 +97,8 @@ class TestEveryHead:
 
 
 def test_an_unknown_head_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(UnknownName, match=r"head 'amhf' is not known\n  known: linear, mlp"):
-        head_class("amhf")
+    with pytest.raises(UnknownName, match=r"head 'forest' is not known\n  known: amhf, .*linear, mlp"):
+        head_class("forest")
 
 
 def test_a_linear_file_with_another_type_inside_is_not_loaded(tmp_path: Path) -> None:
@@ -108,7 +116,7 @@ def test_mlp_weights_that_do_not_fit_the_card_are_refused(data: Data, tmp_path: 
     x, y, _ = data
     MLPHead(hidden=(4,), members=1, epochs=1).fit(x, y).save(tmp_path)
     card = tmp_path / "head.json"
-    card.write_text(card.read_text().replace('"width": 8', '"width": 9'))
+    card.write_text(card.read_text().replace('"columns": 8', '"columns": 9'))
     with pytest.raises(FitError, match="cannot be read as an mlp head"):
         MLPHead.load(tmp_path)
 
@@ -123,13 +131,11 @@ def test_the_perceptron_is_the_one_of_the_paper() -> None:
 def test_mlp_stops_by_speakers_that_it_does_not_learn_from(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y, speakers = data
     parts: list[tuple[set[str], set[str]]] = []
-    train = MLPHead._train
 
-    def spy(self: MLPHead, rows: object, learn: NDArray[np.int64], held: NDArray[np.int64]) -> object:
-        parts.append((set(speakers[learn].tolist()), set(speakers[held].tolist())))
-        return train(self, rows, learn, held)
+    def spy(members: list[Member], *_: object) -> None:
+        parts.extend((set(speakers[each.learn].tolist()), set(speakers[each.held].tolist())) for each in members)
 
-    monkeypatch.setattr(MLPHead, "_train", spy)
+    monkeypatch.setattr("emocache.heads.mlp.train_together", spy)
     MLPHead(hidden=(4,), members=3, epochs=1).fit(x, y, speakers)
     assert len(parts) == 3
     assert all(held and not learn & held for learn, held in parts)

@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from emocache.errors import BadOption, FitError
-from emocache.heads.matrix import Block, Matrix
+from emocache.heads.block import Block
+from emocache.heads.matrix import Matrix
 from emocache.heads.normalize import Scaler, check_method, normalized
 
 NONE_INDICATED = np.array([], dtype=np.int64)
@@ -18,7 +19,10 @@ NAN = np.nan
 
 def two_blocks(values: NDArray[np.float32], speakers: Sequence[str | None]) -> Matrix:
     """A matrix whose first two columns are one feature and whose last is another."""
-    blocks = (Block("a-1", "a", "1", (0,), 0, 2), Block("b-2", "b", "2", (0,), 2, 3))
+    blocks = (
+        Block("a-1", "a", "audio", "1", (0,), "mean", 1, 2, 0),
+        Block("b-2", "b", "video", "2", (0,), "mean", 1, 1, 2),
+    )
     clips = tuple(f"c{row}" for row in range(len(values)))
     return Matrix(clips, values, blocks, tuple({"speaker": speaker} for speaker in speakers))
 

@@ -1,0 +1,141 @@
+"""The commands that make runs of runs, and labels: each re-says one public function. `cli.py` puts them on the command
+line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import emocache
+from emocache.cli_store import StorePath
+
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders that emocache fit left.")]
+Seed = Annotated[int, typer.Option(help="Decides every random choice.")]
+Out = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="The new run's folder.  [default: a new one below runs/]")
+]
+Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps.")]
+
+
+def fuse(
+    runs: Runs,
+    metric: Annotated[
+        str, typer.Option(metavar="NAME", help="What the weights maximise: waf, accuracy, uar or macro_f1.")
+    ] = "waf",
+    test: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="A manifest of other clips with labels, to score.")
+    ] = None,
+    store: StorePath = None,
+    seed: Seed = 0,
+    out: Out = None,
+    device: Device = "auto",
+) -> None:
+    """Weigh runs against each other by their out-of-fold probabilities; nested folds give the honest score."""
+    fused = emocache.fuse_runs(runs, metric=metric, seed=seed, out=out, test=test, store=store, device=device)
+    typer.echo(fused.summary())
+
+
+def ablate(
+    head: Annotated[str, typer.Option(metavar="NAME", help="The head to take apart.")] = "amhf",
+    without: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COMPONENT", help="Only this component; may be repeated.  [default: each of the head's]"),
+    ] = None,
+    subsets: Annotated[bool, typer.Option(help="Train on each subset of modalities too.")] = True,
+    features: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FEATURE[:LAYERS]", help="As in emocache fit; may be repeated.  [default: all]"),
+    ] = None,
+    clips: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="A manifest with other labels.  [default: those in the store]")
+    ] = None,
+    store: StorePath = None,
+    folds: Annotated[str | None, typer.Option(metavar="PROTOCOL", help="As in emocache fit.")] = None,
+    seed: Seed = 0,
+    seeds: Annotated[int, typer.Option(help="Train each variant that many times; scores are the mean.")] = 1,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the head, in all variants; may be repeated."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="A JSON file for all scores.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Train a head whole, without each of its components and on each subset of modalities, and print one table."""
+    ablation = emocache.ablate_head(
+        store,
+        head,
+        features=features or None,
+        clips=clips,
+        folds=folds,
+        seed=seed,
+        seeds=seeds,
+        settings=setting or [],
+        without=without or None,
+        subsets=subsets,
+        out=out,
+        device=device,
+    )
+    typer.echo(str(ablation))
+
+
+def blend_labels(
+    metadata: Annotated[Path, typer.Argument(metavar="METADATA", help="The challenge's train_metadata.csv.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The manifest to write, a new .csv.")],
+    media: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The folder of the clips, for the column path.")
+    ] = None,
+    suffix: Annotated[str, typer.Option(metavar="SUFFIX", help="Of the clips' files.")] = ".mov",
+) -> None:
+    """Make a manifest with soft labels, folds and actors from BLEMORE's table."""
+    table = emocache.write_blend_labels(metadata, out, media=media, suffix=suffix)
+    typer.echo(f"{len(table)} clips by {table['speaker'].nunique()} actors in {table['fold'].nunique()} folds: {out}")
+
+
+def blend(
+    runs: Runs,
+    metadata: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="The challenge's train_metadata.csv.  [default: the clips' names]"),
+    ] = None,
+    search: Annotated[
+        str, typer.Option(metavar="HOW", help="Thresholds: exact, or grid (the challenge's 20 x 20 values).")
+    ] = "exact",
+    salience: Annotated[
+        str, typer.Option(metavar="HOW", help="The submission by thresholds, or continuous: a regression without.")
+    ] = "thresholds",
+    test: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="A manifest of clips to write submission.json for.")
+    ] = None,
+    suffix: Annotated[str, typer.Option(metavar="SUFFIX", help="Of the clips' names in the submission.")] = ".mov",
+    store: StorePath = None,
+    seed: Seed = 0,
+    out: Out = None,
+    device: Device = "auto",
+) -> None:
+    """Turn runs on the six BLEMORE emotions into blends with relative salience: weights, thresholds, honest scores."""
+    done = emocache.blend_runs(
+        runs,
+        metadata=metadata,
+        search=search,
+        salience=salience,
+        seed=seed,
+        out=out,
+        test=test,
+        store=store,
+        suffix=suffix,
+        device=device,
+    )
+    typer.echo(done.summary())
+
+
+HEAD_COMMANDS: Mapping[str, Callable[..., None]] = {
+    "ablate": ablate,
+    "fuse": fuse,
+    "blend-labels": blend_labels,
+    "blend": blend,
+}
+"""Command to function, in the order of the help."""

@@ -1,0 +1,1 @@
+"""Blended emotions with relative salience, by the rules of the BLEMORE challenge."""

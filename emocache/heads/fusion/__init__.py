@@ -1,0 +1,1 @@
+"""Late fusion: weights on the simplex, fitted on out-of-fold probabilities."""

@@ -1,0 +1,77 @@
+"""``--set name=value``: parameters of a head, read from text by the type of what they are by default."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from emocache.errors import BadOption, UnknownName
+from emocache.heads.head import Head
+
+RESERVED = {"seed": "--seed", "device": "--device", "task": "--task", "layout": "--features and --mix-layers"}
+"""Parameters that every head has, and the options that decide them."""
+
+
+def head_settings(kind: type[Head], name: str, given: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
+    """Parameters for `kind`, from ``name=value`` texts, or from a map of values that may be texts.
+
+    name: what the head is called
+    raises: UnknownName with the head's parameters; BadOption for a value that cannot be read
+    """
+    known = head_parameters(kind)
+    out = {}
+    for parameter, value in _pairs(given):
+        if parameter in RESERVED:
+            raise BadOption(f"--set {parameter}: this is decided by {RESERVED[parameter]}")
+        if parameter not in known:
+            raise UnknownName(f"parameter of {name}", parameter, known, advice="name one with --set")
+        out[parameter] = _read(parameter, value, known[parameter]) if isinstance(value, str) else value
+    return out
+
+
+def head_parameters(kind: type[Head]) -> dict[str, Any]:
+    """What can be set of a head, and the defaults."""
+    parameters = inspect.signature(kind.__init__).parameters.values()
+    return {p.name: p.default for p in parameters if p.name not in {"self", *RESERVED}}
+
+
+def _pairs(given: Mapping[str, Any] | Sequence[str]) -> list[tuple[str, Any]]:
+    if isinstance(given, Mapping):
+        return list(given.items())
+    pairs = []
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise BadOption(f"--set {text!r}: write name=value, as in --set dropout=0.5")
+        pairs.append((name.strip().replace("-", "_"), value.strip()))
+    return pairs
+
+
+def _read(name: str, text: str, default: Any) -> Any:
+    """`text` as the type of `default`: a number, a word, yes or no, or several with commas."""
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.lower()]
+        if isinstance(default, int):
+            return int(text)
+        if isinstance(default, float):
+            return float(text)
+        if isinstance(default, (tuple, list)):
+            parts = [part.strip() for part in text.split(",") if part.strip()]
+            return tuple(_read(name, part, default[0]) if default else part for part in parts)
+        if default is None:
+            return _number_or_text(text)
+    except (ValueError, KeyError):
+        kind = "yes or no" if isinstance(default, bool) else "whole number" if isinstance(default, int) else "number"
+        raise BadOption(f"--set {name}={text}: expected a {kind}, such as {default}") from None
+    return text
+
+
+def _number_or_text(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return None if text.lower() == "none" else text
