@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emocache.errors import DamagedStore, MissingCells, StoreError, some
-from emocache.spec import Recipe, canonical_json
+from emocache.spec import Recipe, canonical_json, is_ragged
 from emocache.store import memory
 from emocache.store.index import Catalog, open_catalog
 from emocache.store.lookup import Cells
@@ -95,8 +95,8 @@ class Feature:
 
     @property
     def ragged(self) -> bool:
-        """Whether each clip has rows of its own number (pooling ``tokens``), read by `read_ragged`."""
-        return str(self.recipe.fields["pooling"]).split(":")[0] == "tokens"
+        """Whether each clip has rows of its own number (poolings ``tokens`` and ``time``), read by `read_ragged`."""
+        return is_ragged(str(self.recipe.fields["pooling"]))
 
     @cached_property
     def _clips(self) -> ClipKeys:
@@ -181,7 +181,7 @@ class Feature:
     def read_ragged(
         self, clips: Sequence[str] | None = None, layers: Sequence[int] | None = None
     ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """Read a ragged feature (pooling ``tokens``).
+        """Read a ragged feature (poolings ``tokens`` and ``time``).
 
         clips, layers: as for `read`
         returns: values ``(sum of times, layer, dim)`` in the stored dtype, and offsets ``(clip + 1,)`` int64: the rows

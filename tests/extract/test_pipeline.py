@@ -39,6 +39,8 @@ class Fake:
     modality: Modality = "text"
     depth: int = 3
     dim: int = 2
+    grid: tuple[int, int] = (1, 1)
+    dtypes: tuple[str, ...] = ("float32",)
     batch_size: int = 16
 
     def recipe(self) -> Mapping[str, Any]:

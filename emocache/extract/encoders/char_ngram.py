@@ -53,6 +53,8 @@ class CharNgram:
     modality: Modality = "text"
     depth = 0
     dim = DIM
+    grid = (1, 1)
+    dtypes = ("float32",)
     batch_size = 100_000
 
     def __init__(self, weights: Path | None = None) -> None:

@@ -81,6 +81,8 @@ class FaceHog:
     modality: Modality = "video"
     depth = 0
     dim = _HOG_DIM + len(GEOMETRY)
+    grid = (1, 1)
+    dtypes = ("float32",)
     batch_size = 4096
     """Frames: 26 MB of results."""
 
