@@ -91,7 +91,7 @@ def test_layer_k_is_the_full_models_hidden_state_k(make: Make, style: str, layer
 
 @pytest.mark.parametrize("style", STYLES)
 def test_only_the_blocks_up_to_the_highest_layer_are_loaded(make: Make, style: str) -> None:
-    assert len(started(make(style), [1, 2]).model.encoder.layers) == 2
+    assert len(started(make(style), [1, 2]).network.encoder.layers) == 2
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -162,13 +162,13 @@ def test_a_checkpoint_that_lacks_a_parameter_is_refused_and_nothing_is_made_up(m
 
 
 def test_folders_that_are_no_model_say_what_they_lack(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"no config\.json; --weights names a folder"):
+    with pytest.raises(WeightsError, match=r"no config\.json; expected a folder as transformers"):
         SpeechEncoder("hubert-large", "x/y", weights=tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(WeightsError, match=r"no weights; expected model\.safetensors or pytorch_model\.bin"):
         SpeechEncoder("hubert-large", "x/y", weights=tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(WeightsError, match="model_type 'bert', hubert-large needs one of hubert, wav2vec2"):
+    with pytest.raises(WeightsError, match="model_type 'bert', hubert-large needs one of hubert, wav2vec2, wavlm"):
         SpeechEncoder("hubert-large", "x/y", weights=tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "hubert"}')
     with pytest.raises(WeightsError, match=r"preprocessor_config\.json: missing"):
@@ -199,4 +199,4 @@ def test_a_model_in_the_hubs_cache_is_found_without_the_network(
     (tmp_path / "models--facebook--x" / "refs" / "main").write_text("abc")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    assert SpeechEncoder("hubert-large", "facebook/x").folder == snapshot
+    assert SpeechEncoder("hubert-large", "facebook/x").model.path == snapshot
