@@ -104,6 +104,8 @@ def load_network(
     dtype: str,
     model_class: str = "AutoModel",
     part: str = "",
+    config_part: str = "",
+    renamed: Mapping[str, str] | None = None,
     spare: Collection[str] = TRAINING_ONLY,
     attention: str | None = None,
 ) -> nn.Module:
@@ -112,7 +114,9 @@ def load_network(
     settings: entries of the configuration by dotted name, ``{"num_hidden_layers": 12}`` or
         ``{"vision_config.num_hidden_layers": 12}``: blocks above are neither built nor read
     model_class: the class of transformers; part: the submodule to keep, the rest is dropped and need not be complete
-    spare: parameters that may be missing, since nothing here reads them
+    config_part: the entry of config.json that describes `model_class`, where the model is a part of a larger one
+    renamed: patterns of parameter names in the files, and what they are called in the network
+    spare: parameters that may be missing, since nothing here reads them; a step of their dotted names
     attention: transformers' `attn_implementation`; None lets the library choose (SDPA where the family has it)
     returns: the network in evaluation mode, on `device`, in compute dtype `dtype`
     raises: WeightsError if a parameter is missing or has another shape, or a file is damaged
@@ -121,6 +125,7 @@ def load_network(
     import transformers
 
     config = _configuration(model, settings)
+    config = getattr(config, config_part) if config_part else config
     try:
         with quiet():
             network, report = getattr(transformers, model_class).from_pretrained(
@@ -130,6 +135,7 @@ def load_network(
                 attn_implementation=attention,
                 trust_remote_code=model.remote_code,
                 weights_only=True,
+                key_mapping=None if renamed is None else dict(renamed),
                 output_loading_info=True,
             )
     except _damage() as error:
@@ -174,7 +180,7 @@ def _refuse_made_up(folder: Path, report: Mapping[str, Any], part: str, spare: C
     """Parameters that no file holds would be drawn at random: nothing is extracted with such a network."""
     prefix = f"{part}." if part else ""
     needed = (key for key in report["missing_keys"] if key.startswith(prefix))
-    missing = sorted(key for key in needed if key.rpartition(".")[2] not in spare)
+    missing = sorted(key for key in needed if not set(spare).intersection(key.split(".")))
     mismatched = sorted(str(key) for key in report["mismatched_keys"])
     if missing or mismatched:
         raise WeightsError(
