@@ -28,7 +28,7 @@ LONGEST_NAME = 60
 class Card:
     """What can be said of an encoder without loading it.
 
-    depth: the number of the last layer; dim: the length of a frame
+    depth: the number of the last layer; dim: the length of a frame; both are 0 where the folder of ``--weights`` decides
     address: ``module:Class``, called as ``Class(**arguments, weights=..., **options)``
     hub_id, download_mb: where pretrained weights come from and how much that is; None and 0 where there are none
         (0 with a hub id: not known before the download)
@@ -66,7 +66,7 @@ class Card:
         if self.present:
             return bool(_resolve(self.present)())
         if self.hub_id is None:
-            return True
+            return self.dim > 0
         from emocache.extract.weights import cached_folder
 
         return cached_folder(self.hub_id) is not None
@@ -99,11 +99,22 @@ class Family:
 
 
 _SPEECH = Family("audio", "emocache.extract.encoders.speech:SpeechEncoder")
+_TEXT = Family(
+    "text", "emocache.extract.encoders.text:TextEncoder", options=frozenset({"trust_remote_code", "convention"})
+)
+_TEXT_TYPES = (
+    *("bert", "roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "deberta-v2", "electra", "ernie", "modernbert"),
+    *("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi", "phi3", "glm", "olmo2"),
+    *("gpt2", "gpt_neox", "gptj", "opt", "bloom", "falcon", "internlm3", "baichuan"),
+)
+CAUSAL = "ForCausalLM"
+"""How the class of a causal language model ends, whatever its ``model_type``: such a model is a text encoder too."""
 
 FAMILIES: dict[str, Family] = {
     "hubert": _SPEECH,
     "wav2vec2": _SPEECH,
     "wavlm": _SPEECH,
+    **dict.fromkeys(_TEXT_TYPES, _TEXT),
 }
 """What can be made of a config.json, by its ``model_type``."""
 
@@ -129,6 +140,9 @@ _BUILT_IN = (
     _SPEECH.card("wav2vec2-large-lv60", 24, 1024, "facebook/wav2vec2-large-lv60", download_mb=1269),
     _SPEECH.card("wav2vec2-base", 12, 768, "facebook/wav2vec2-base", download_mb=380),
     _SPEECH.card("wavlm-large", 24, 1024, "microsoft/wavlm-large", download_mb=1262),
+    _TEXT.card("xlmr-large", 24, 1024, "FacebookAI/xlm-roberta-large", download_mb=2241),
+    _TEXT.card("chinese-roberta-large", 24, 1024, "hfl/chinese-roberta-wwm-ext-large", download_mb=1306),
+    _TEXT.card("llm", 0, 0, None),
 )
 
 
@@ -192,6 +206,8 @@ def _card_of_hub_id(hub_id: str) -> Card:
 
 def _card_of_config(name: str, config: Mapping[str, Any], hub_id: str | None, where: str) -> Card:
     family = FAMILIES.get(str(config.get("model_type")))
+    if family is None and any(str(name).endswith(CAUSAL) for name in config.get("architectures") or ()):
+        family = _TEXT
     if family is None:
         raise WeightsError(
             f"{where}: config.json says model_type {config.get('model_type')!r}, of which no encoder can be made; "

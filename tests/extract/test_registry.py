@@ -49,7 +49,7 @@ def test_every_card_names_its_modality_and_size() -> None:
     for name, card in emocache.list_encoders().items():
         assert name == card.name
         assert card.modality in MODALITIES
-        assert card.dim > 0
+        assert card.dim > 0 or name == "llm"  # which the folder decides
         assert card.depth >= 0
         assert card.download_mb > 0 or card.hub_id is None
 
