@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Modality = Literal["audio", "video", "text"]
 MODALITIES: tuple[Modality, ...] = ("audio", "video", "text")
+JOINED_TEXT = re.compile(r"text-[0-9a-f]{12}")
 RECIPE_VERSION = 1
 RATE_HZ = 16_000
 """The sampling rate of everything that listens: 16 kHz mono."""
@@ -127,6 +128,16 @@ class Recipe:
         """What the encoder reads."""
         modality: Modality = self.fields["modality"]
         return modality
+
+    @property
+    def reads(self) -> str:
+        """Under which name the roster keeps the keys of what the encoder read: the modality.
+
+        Text joined of several columns has a name of its own, ``text-<12 digits>``, since a clip has one such text for
+        each template; `JOINED_TEXT` matches it.
+        """
+        template = self.fields.get("text")
+        return self.modality if template is None else f"text-{content_digest(template).hex()[:12]}"
 
     @property
     def feature_name(self) -> str:
