@@ -148,18 +148,19 @@ class Recipe:
 # --- layers and pooling ----------------------------------------------------------------------------------------------
 
 
-def parse_layers(text: str, depth: int) -> tuple[int, ...]:
+def parse_layers(text: str, depth: int, names: Mapping[str, int] | None = None) -> tuple[int, ...]:
     """Read a layer range as a user writes it: ``16-21``, ``7``, ``6,8,10``, ``-4:`` (the last four), ``all``.
 
     depth: the number of the last layer; layers run from 0 (before the first block) to `depth`
+    names: the numbers of layers beyond them that have names (``embed``); ``all`` leaves them out
     returns: the layers in rising order, each once
     raises: BadOption if it cannot be read, or names a layer that the encoder does not have
     """
     if text.strip().lower() == "all":
         return tuple(range(depth + 1))
     found: set[int] = set()
-    for part in text.split(","):
-        found.update(_layer_part(part.strip(), text, depth))
+    for part in map(str.strip, text.split(",")):
+        found.update([names[part]] if names and part in names else _layer_part(part, text, depth))
     return tuple(sorted(found))
 
 
@@ -286,11 +287,17 @@ class Shared:
     """What the decoders of one clip share in a worker process: an opened file, its frames, a face track.
 
     It lives for one clip. What holds a resource must let go of it when it is garbage collected.
+    jobs: all that is decoded of this clip: who reads what
     """
 
-    def __init__(self) -> None:
+    def __init__(self, jobs: Sequence[tuple[Decoder, Source]] = ()) -> None:
+        self._jobs = tuple(jobs)
         self._made: dict[Hashable, Any] = {}
         self._failed: dict[Hashable, Exception] = {}
+
+    def jobs_of(self, source: Source) -> list[Decoder]:
+        """The decoders that read the same source, in the order in which they are called."""
+        return [decoder for decoder, read in self._jobs if read == source]
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` gives, called for the first who asks under `key`; what it raises is raised to everyone."""

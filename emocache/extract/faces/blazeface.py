@@ -13,7 +13,8 @@ import numpy as np
 
 from emocache.errors import WeightsError
 from emocache.extract.faces.model_file import model_file, model_sha256
-from emocache.extract.faces.track import Face, Rgb
+from emocache.extract.faces.track import Face
+from emocache.extract.media.pixels import Rgb
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from emocache.errors import UnknownName
-from emocache.extract.faces.track import Face, Rgb
+from emocache.extract.faces.track import Face
+from emocache.extract.media.pixels import Rgb
 
 
 class FaceDetector(Protocol):

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emocache.errors import WeightsError
-from emocache.extract.faces.track import Face, Rgb
+from emocache.extract.faces.track import Face
+from emocache.extract.media.pixels import Rgb
 
 THRESHOLDS = ("0.6", "0.7", "0.7")
 """Of the three networks, as published."""
