@@ -28,7 +28,7 @@ LONGEST_NAME = 60
 class Card:
     """What can be said of an encoder without loading it.
 
-    depth: the number of the last layer; dim: the length of a frame; both are 0 where the folder of ``--weights`` decides
+    depth: the number of the last layer; dim: the length of a frame; both 0 where the folder of ``--weights`` decides
     address: ``module:Class``, called as ``Class(**arguments, weights=..., **options)``
     hub_id, download_mb: where pretrained weights come from and how much that is; None and 0 where there are none
         (0 with a hub id: not known before the download)
@@ -98,7 +98,18 @@ class Family:
         return Card(name, self.modality, depth, dim, self.address, arguments, hub_id, options=self.options, **known)
 
 
-_SPEECH = Family("audio", "emocache.extract.encoders.speech:SpeechEncoder")
+_SPEECH = Family(
+    "audio",
+    "emocache.extract.encoders.speech:SpeechEncoder",
+    frozenset({"max_seconds", "convention", "trust_remote_code"}),
+)
+_WHISPER = Family(
+    "audio",
+    "emocache.extract.encoders.whisper:WhisperEncoder",
+    frozenset({"max_seconds", "trust_remote_code"}),
+    depth="encoder_layers",
+    dim="d_model",
+)
 _TEXT = Family(
     "text", "emocache.extract.encoders.text:TextEncoder", options=frozenset({"trust_remote_code", "convention"})
 )
@@ -114,6 +125,7 @@ FAMILIES: dict[str, Family] = {
     "hubert": _SPEECH,
     "wav2vec2": _SPEECH,
     "wavlm": _SPEECH,
+    "whisper": _WHISPER,
     **dict.fromkeys(_TEXT_TYPES, _TEXT),
 }
 """What can be made of a config.json, by its ``model_type``."""
@@ -140,6 +152,7 @@ _BUILT_IN = (
     _SPEECH.card("wav2vec2-large-lv60", 24, 1024, "facebook/wav2vec2-large-lv60", download_mb=1269),
     _SPEECH.card("wav2vec2-base", 12, 768, "facebook/wav2vec2-base", download_mb=380),
     _SPEECH.card("wavlm-large", 24, 1024, "microsoft/wavlm-large", download_mb=1262),
+    _WHISPER.card("whisper-large-v2", 32, 1280, "openai/whisper-large-v2", download_mb=6174),
     _TEXT.card("xlmr-large", 24, 1024, "FacebookAI/xlm-roberta-large", download_mb=2241),
     _TEXT.card("chinese-roberta-large", 24, 1024, "hfl/chinese-roberta-wwm-ext-large", download_mb=1306),
     _TEXT.card("llm", 0, 0, None),
@@ -213,32 +226,10 @@ def _card_of_config(name: str, config: Mapping[str, Any], hub_id: str | None, wh
             f"{where}: config.json says model_type {config.get('model_type')!r}, of which no encoder can be made; "
             f"known: {', '.join(sorted(FAMILIES))}"
         )
-    depth, dim = (_number(config, entry, where) for entry in (family.depth, family.dim))
+    from emocache.extract.weights import config_entry
+
+    depth, dim = (int(config_entry(config, entry, where)) for entry in (family.depth, family.dim))
     return family.card(name, depth, dim, hub_id)
-
-
-def _number(config: Mapping[str, Any], entry: str, where: str) -> int:
-    """A whole number of config.json by its dotted name."""
-    value: Any = config
-    for step in entry.split("."):
-        value = value.get(step) if isinstance(value, Mapping) else None
-    if value is None:
-        value = _default_number(config, entry)
-    if not isinstance(value, int):
-        raise WeightsError(f"{where}: config.json holds no number {entry}; take the folder as it was published")
-    return value
-
-
-def _default_number(config: Mapping[str, Any], entry: str) -> Any:
-    """What transformers takes for an entry that a config.json leaves out; None if it knows none."""
-    from transformers import CONFIG_MAPPING
-
-    if config["model_type"] not in CONFIG_MAPPING:
-        return None
-    value: Any = CONFIG_MAPPING[config["model_type"]].from_dict(dict(config))
-    for step in entry.split("."):
-        value = getattr(value, step, None)
-    return value
 
 
 def slug(name: str) -> str:

@@ -186,6 +186,32 @@ def file_digests(paths: list[Path]) -> dict[str, str]:
     return found
 
 
+def config_entry(config: Mapping[str, Any], name: str, where: object) -> Any:
+    """An entry of a config.json by its dotted name, or what transformers takes for it where it is left out.
+
+    raises: WeightsError if neither knows it
+    """
+    value: Any = config
+    for step in name.split("."):
+        value = value.get(step) if isinstance(value, Mapping) else None
+    if value is None:
+        value = _default_entry(config, name)
+    if value is None:
+        raise WeightsError(f"{where}: config.json holds no {name}; take the folder as it was published")
+    return value
+
+
+def _default_entry(config: Mapping[str, Any], name: str) -> Any:
+    from transformers import CONFIG_MAPPING
+
+    if config.get("model_type") not in CONFIG_MAPPING:
+        return None
+    value: Any = CONFIG_MAPPING[config["model_type"]].from_dict(dict(config))
+    for step in name.split("."):
+        value = getattr(value, step, None)
+    return value
+
+
 def read_json(path: Path) -> Mapping[str, Any]:
     """A JSON map of a model's folder.
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emocache.errors import WeightsError
-from emocache.extract.weights import find_weights, read_json, weights_recipe
+from emocache.extract.weights import config_entry, find_weights, read_json, weights_recipe
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,6 +76,10 @@ class ModelFolder:
     def config(self) -> Mapping[str, Any]:
         """What config.json says."""
         return read_json(self.path / "config.json")
+
+    def setting(self, name: str) -> Any:
+        """An entry of config.json by its dotted name, or transformers' default; WeightsError if neither knows it."""
+        return config_entry(self.config, name, self.path)
 
     def json(self, file: str) -> Mapping[str, Any]:
         """Another JSON map of the folder, such as preprocessor_config.json; WeightsError if it is missing."""
@@ -195,6 +199,9 @@ def recorded(
 ) -> Iterator[dict[int, Tensor]]:
     """While open, a pass through the network leaves the hidden state of each of `layers` in the map.
 
+    Convolutions on a GPU then compute float32 as such: cuDNN's shortcut (TF32, ten bits) would let a clip's numbers
+    depend on its batch.
+
     blocks: those that are loaded, in order; layer 0 is what enters the first, layer k what leaves the k-th
     end, depth: where the model's last layer is not its last block's output but that of another module, such as the
         final LayerNorm: layer `depth` is what leaves `end`
@@ -208,10 +215,25 @@ def recorded(
             source = end if end is not None and layer == depth else blocks[layer - 1]
             hooks.append(source.register_forward_hook(_keep_output(found, layer)))
     try:
-        yield found
+        with _exact_convolutions():
+            yield found
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@contextmanager
+def _exact_convolutions() -> Iterator[None]:
+    import torch
+
+    backend: Any = torch.backends.cudnn  # typed without what it makes up at run time
+    convolution = backend.conv
+    before = convolution.fp32_precision
+    convolution.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        convolution.fp32_precision = before
 
 
 def _keep_input(found: dict[int, Tensor]) -> Any:
