@@ -67,7 +67,7 @@ class VisionEncoder:
         self.family = FAMILIES[kind]
         self._config = _configuration(self.model, self.family.inner)
         self._is_video = self.family.kind == "video"
-        self._window = WINDOW.get(kind, int(self._config["num_frames"])) if self._is_video else 1
+        self._window = int(WINDOW.get(kind) or self._config["num_frames"]) if self._is_video else 1
         self._tubelet = int(self._config.get("tubelet_size") or 1) if self._is_video else 1
         self._before = tokens_before(self.family, self._config)
         self._embed = embed
@@ -236,9 +236,6 @@ class _Window:
 
     indices: NDArray[np.int64]
     steps: slice
-
-
-NEEDED = ("hidden_size", "num_hidden_layers", "patch_size")
 
 
 def _configuration(model: ModelFolder, inner: str) -> Mapping[str, Any]:

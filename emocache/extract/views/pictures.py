@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -138,7 +139,9 @@ def picture_reader(
     if view not in ("grid", "face-grid"):
         if grid is not None:
             raise BadOption(f"--grid {grid}: the view {view} holds one frame a picture; write ENCODER@grid")
-        sampler = FrameSampler(count=frames) if frames is not None else default if fps is None else FrameSampler(fps)
+        sampler = (
+            FrameSampler(count=frames) if frames is not None else default if fps is None else FrameSampler(_rate(fps))
+        )
         return PictureReader(sampler, pixels, view, finder)
     edge = 3 if grid is None else grid
     if fps is not None or frames is not None or not 2 <= edge <= 16:
@@ -147,3 +150,11 @@ def picture_reader(
             "leave --fps and --frames out"
         )
     return PictureReader(FrameSampler(count=edge * edge), pixels, view, finder, edge)
+
+
+def _rate(text: Any) -> Fraction:
+    """Frames per second as a user writes them: ``4``, ``12.5``, ``30000/1001``."""
+    try:
+        return Fraction(str(text))
+    except (ValueError, ZeroDivisionError):
+        raise BadOption(f"--fps {text!r} is no number of frames per second; write 4, 12.5 or 30000/1001") from None
