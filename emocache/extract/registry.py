@@ -127,6 +127,7 @@ FAMILIES: dict[str, Family] = {
     "wavlm": _SPEECH,
     "whisper": _WHISPER,
     **dict.fromkeys(_TEXT_TYPES, _TEXT),
+    "gemma3": replace(_TEXT, depth="text_config.num_hidden_layers", dim="text_config.hidden_size"),
 }
 """What can be made of a config.json, by its ``model_type``."""
 

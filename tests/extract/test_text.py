@@ -1,5 +1,6 @@
 """Text encoders against transformers, on small random models of every family."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -210,11 +211,39 @@ def test_a_checkpoint_without_a_pooler_is_complete(make: Make, tmp_path: Path) -
 
 def test_models_that_are_no_stack_of_blocks_say_so(make: Make, tmp_path: Path) -> None:
     folder = copied(make("bert"), tmp_path)
-    (folder / "config.json").write_text('{"model_type": "t5", "d_model": 8}')
-    with pytest.raises(
-        WeightsError, match=r"holds none of num_hidden_layers, n_layer, .*a model of one stack of blocks"
-    ):
+    (folder / "config.json").write_text('{"model_type": "t5", "is_encoder_decoder": true}')
+    with pytest.raises(WeightsError, match="a t5 has an encoder and a decoder; small needs a model of one stack of"):
         TextEncoder("small", weights=folder)
+    transformers.AlbertModel(
+        transformers.AlbertConfig(
+            vocab_size=40,
+            embedding_size=8,
+            num_hidden_layers=3,
+            hidden_size=8,
+            intermediate_size=8,
+            num_attention_heads=2,
+        )
+    ).save_pretrained(folder)
+    with pytest.raises(WeightsError, match="expected one list of 3 blocks in the network, found none; emocache reads"):
+        started(folder, [3])
+
+
+def test_the_text_part_of_a_larger_model_is_an_encoder(make: Make, tmp_path: Path) -> None:
+    text = json.loads((make("gemma3") / "config.json").read_text())
+    vision = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    config = transformers.Gemma3Config(text_config=text, vision_config={**vision, "image_size": 28, "patch_size": 14})
+    torch.manual_seed(7)
+    whole = transformers.Gemma3Model(config).eval()
+    whole.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_bytes((make("gemma3") / "tokenizer.json").read_bytes())
+    card = find_encoder(str(tmp_path))
+    encoder = card.build()
+    assert (card.depth, encoder.depth, encoder.dim) == (DEPTH, DEPTH, DIM)
+    encoder.load("cpu", "float32", [2])
+    ids = torch.tensor([encoder.decoder()(Source("text", text="so sad")).payload.tolist()])
+    with torch.inference_mode():
+        expected = whole.language_model(ids, output_hidden_states=True).hidden_states[2]
+    assert_close(frames_of(encoder, [2], "so sad")[0], expected, 1e-5)
 
 
 def test_a_tokenizer_of_another_model_is_found_out_before_the_device_dies_of_it(make: Make, tmp_path: Path) -> None:
@@ -268,3 +297,37 @@ def test_every_family_is_either_bidirectional_or_causal(make: Make) -> None:
         short, long = frames_of(encoder, [DEPTH], "so sad", "so sad and tired")
         same = torch.allclose(short[0, 0], long[0, 0], atol=1e-4)
         assert same is (family not in BIDIRECTIONAL), family
+
+
+OWN_CODE = """
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+class LionConfig(LlamaConfig):
+    model_type = "lion"
+
+class LionForCausalLM(LlamaForCausalLM):
+    config_class = LionConfig
+"""
+
+
+def test_a_model_of_its_own_code_runs_where_it_is_allowed(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folder = copied(make("llama"), tmp_path)
+    (folder / "lion.py").write_text(OWN_CODE)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "lion", "architectures": ["LionForCausalLM"]}
+    config["auto_map"] = {"AutoConfig": "lion.LionConfig", "AutoModelForCausalLM": "lion.LionForCausalLM"}
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = {f"model.{name}": value for name, value in load_file(folder / "model.safetensors").items()}
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(WeightsError, match="it brings its own code: read it, then allow it with --trust-remote-code"):
+        started(folder, [2])
+    encoder = started(folder, [2], trust_remote_code=True)
+    assert_close(frames_of(encoder, [2], "so sad")[0], reference(make("llama"), "so sad")[[2]], 1e-5)
+    before = encoder.recipe()
+    (folder / "lion.py").write_text(OWN_CODE + "# changed")
+    assert encoder.recipe()["code"] != before["code"]

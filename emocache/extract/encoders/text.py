@@ -72,10 +72,16 @@ class TextEncoder:
     ) -> None:
         self.name = name
         self.model = ModelFolder.find(name, hub_id, weights, trust_remote_code=trust_remote_code)
-        self._depth = _entry(self.model, "num_hidden_layers", "n_layer", "num_layers", "n_layers")
+        if self.model.config.get("is_encoder_decoder"):
+            raise WeightsError(
+                f"{self.model.path}: a {self.model.config['model_type']} has an encoder and a decoder; {name} needs a "
+                "model of one stack of blocks, such as a BERT or a causal language model"
+            )
+        self._section = "text_config." if "text_config" in self.model.config else ""
+        self._depth = int(self.model.setting(f"{self._section}num_hidden_layers"))
         self._summed = _summed_states(convention)
         self.depth = 0 if self._summed else self._depth
-        self.dim = _entry(self.model, "hidden_size", "n_embd", "d_model")
+        self.dim = int(self.model.setting(f"{self._section}hidden_size"))
         self.batch_size = BATCH_NUMBERS // self.dim
 
     @cached_property
@@ -84,9 +90,15 @@ class TextEncoder:
         return load_tokenizer(self.model)
 
     @property
+    def _config(self) -> Mapping[str, Any]:
+        """What config.json says of the text model, which may be a part of a larger one."""
+        found: Mapping[str, Any] = self.model.config[self._section[:-1]] if self._section else self.model.config
+        return found
+
+    @property
     def _most(self) -> int:
         """How many tokens the model reads at once, special ones included."""
-        config = self.model.config
+        config = self._config
         names = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
         limit = next((int(config[name]) for name in names if config.get(name)), UNBOUNDED)
         return limit - (int(config.get("pad_token_id") or 0) + 1 if config["model_type"] in AFTER_PADDING else 0)
@@ -121,12 +133,14 @@ class TextEncoder:
         """
         self._highest = max(1, *self._states_of(layers))
         own_class = self.model.remote_code and "AutoModel" not in self.model.config["auto_map"]
+        settings = {"num_hidden_layers": self._highest, "use_cache": False, **self._shortened(self._highest)}
         network = load_network(
             self.model,
-            {"num_hidden_layers": self._highest, "use_cache": False, **self._shortened(self._highest)},
+            {f"{self._section}{name}": value for name, value in settings.items()},
             device=device,
             dtype=dtype,
             model_class="AutoModelForCausalLM" if own_class else "AutoModel",
+            part="language_model" if self._section else "",
             spare=UNUSED,
         )
         network = getattr(network, "base_model", network)
@@ -137,7 +151,7 @@ class TextEncoder:
 
     def _shortened(self, highest: int) -> dict[str, Any]:
         """Entries of the configuration that say something of each block (such as its kind of attention), cut off."""
-        lists = {key: value for key, value in self.model.config.items() if isinstance(value, list)}
+        lists = {key: value for key, value in self._config.items() if isinstance(value, list)}
         return {key: value[:highest] for key, value in lists.items() if len(value) == self._depth}
 
     def _states_of(self, layers: Sequence[int]) -> Sequence[int]:
@@ -173,7 +187,7 @@ class TextEncoder:
         prefix, suffix = self.tokenizer.prefix, self.tokenizer.suffix
         rows = [np.concatenate([prefix, ids, suffix]).astype(np.int64) for ids in texts]
         longest = max(map(len, rows))
-        ids = np.full((len(rows), longest), int(self.model.config.get("pad_token_id") or 0), dtype=np.int64)
+        ids = np.full((len(rows), longest), int(self._config.get("pad_token_id") or 0), dtype=np.int64)
         mask = np.zeros((len(rows), longest), dtype=np.int64)
         for number, row in enumerate(rows):
             ids[number, : len(row)] = row
@@ -214,17 +228,6 @@ def _summed_states(convention: str | None) -> int:
     if convention not in CONVENTIONS:
         raise BadOption(f"--convention {convention!r} is not known; known: {', '.join(sorted(CONVENTIONS))}")
     return CONVENTIONS[convention]
-
-
-def _entry(model: ModelFolder, *names: str) -> int:
-    """A whole number of config.json, under the first of `names` that is there."""
-    found = [model.config[name] for name in names if isinstance(model.config.get(name), int)]
-    if not found:
-        raise WeightsError(
-            f"{model.path}: config.json holds none of {', '.join(names)}; {model.name} needs a model of one stack of "
-            "blocks, such as a BERT or a causal language model"
-        )
-    return int(found[0])
 
 
 def _block_list(network: nn.Module, count: int, model: ModelFolder) -> Sequence[nn.Module]:

@@ -134,11 +134,8 @@ def load_tokenizer(model: ModelFolder) -> Tokenizer:
 
     raises: WeightsError if there is none, or it cannot be read
     """
-    if (model.path / FAST).is_file():
-        source: str | Path = (model.path / FAST).read_text(encoding="utf-8")
-        unknown = _unknown_of(model.json(FAST))
-    else:
-        source, unknown = _converted(model)
+    fast = (model.path / FAST).is_file()
+    source, unknown = _published(model) if fast else _converted(model)
     encode = _encode(source)
     bare, whole = encode(PROBE, False), encode(PROBE, True)
     places = [at for at in range(len(whole) - len(bare) + 1) if whole[at : at + len(bare)] == bare]
@@ -171,6 +168,18 @@ def _settings_digest(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
+def _published(model: ModelFolder) -> tuple[str, int | None]:
+    """``tokenizer.json`` and the id of its unknown token."""
+    source = (model.path / FAST).read_text(encoding="utf-8")
+    try:
+        _encode(source)
+    except Exception as error:  # the library raises no other class
+        raise WeightsError(
+            f"{model.path / FAST}: is no tokenizer ({type(error).__name__}: {error}); download the model again"
+        ) from error
+    return source, _unknown_of(model.json(FAST))
+
+
 def _unknown_of(fast: Mapping[str, Any]) -> int | None:
     """The id for what the vocabulary lacks, as ``tokenizer.json`` names it; None where there is none."""
     model = fast.get("model", {})
@@ -185,6 +194,12 @@ def _converted(model: ModelFolder) -> tuple[str | Path, int | None]:
     from transformers import AutoTokenizer
 
     tokenizer_recipe(model)
+    settings = model.path / SETTINGS[0]
+    if not model.remote_code and settings.is_file() and "AutoTokenizer" in read_json(settings).get("auto_map", {}):
+        raise WeightsError(
+            f"{model.path}: the tokenizer is the folder's own Python code: read it, then allow it with "
+            f"--trust-remote-code, or bring {FAST} into the folder"
+        )
     try:
         found = AutoTokenizer.from_pretrained(model.path, trust_remote_code=model.remote_code)
     except (ImportError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
