@@ -195,18 +195,25 @@ def config_entry(config: Mapping[str, Any], name: str, where: object) -> Any:
     for step in name.split("."):
         value = value.get(step) if isinstance(value, Mapping) else None
     if value is None:
-        value = _default_entry(config, name)
+        value = _default_entry(config, name, where)
     if value is None:
         raise WeightsError(f"{where}: config.json holds no {name}; take the folder as it was published")
     return value
 
 
-def _default_entry(config: Mapping[str, Any], name: str) -> Any:
+def _default_entry(config: Mapping[str, Any], name: str, where: object) -> Any:
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import CONFIG_MAPPING
 
     if config.get("model_type") not in CONFIG_MAPPING:
         return None
-    value: Any = CONFIG_MAPPING[config["model_type"]].from_dict(dict(config))
+    try:
+        value: Any = CONFIG_MAPPING[config["model_type"]].from_dict(dict(config))
+    except (StrictDataclassError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise WeightsError(
+            f"{where}: transformers refuses its config.json ({reason}); take the folder as it was published"
+        ) from error
     for step in name.split("."):
         value = getattr(value, step, None)
     return value

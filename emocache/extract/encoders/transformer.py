@@ -128,10 +128,10 @@ def load_network(
     import torch
     import transformers
 
-    config = _configuration(model, settings)
-    config = getattr(config, config_part) if config_part else config
     try:
         with quiet():
+            config = _configuration(model, settings)
+            config = getattr(config, config_part) if config_part else config
             network, report = getattr(transformers, model_class).from_pretrained(
                 model.path,
                 config=config,
@@ -144,7 +144,7 @@ def load_network(
             )
     except _damage() as error:
         raise WeightsError(
-            f"{model.path}: the weights cannot be loaded ({type(error).__name__}: {str(error).splitlines()[0]}); "
+            f"{model.path}: the weights cannot be loaded ({type(error).__name__}: {_reason(error)}); "
             "take the folder that belongs to this model, or download it again"
         ) from error
     _refuse_made_up(model.path, report, part, spare)
@@ -162,8 +162,7 @@ def _configuration(model: ModelFolder, settings: Mapping[str, Any]) -> Any:
         raise WeightsError(
             f"{model.path}: transformers does not know model_type {model.config.get('model_type')!r}; {advice}"
         )
-    with quiet():
-        config = AutoConfig.from_pretrained(model.path, trust_remote_code=model.remote_code)
+    config = AutoConfig.from_pretrained(model.path, trust_remote_code=model.remote_code)
     for name, value in settings.items():
         *outer, last = name.split(".")
         target = config
@@ -175,9 +174,19 @@ def _configuration(model: ModelFolder, settings: Mapping[str, Any]) -> Any:
 
 def _damage() -> tuple[type[Exception], ...]:
     """What reading weight files raises when they are damaged, hostile or of another model."""
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
-    return (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError)
+    return (
+        *(OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError),
+        *(SafetensorError, StrictDataclassError),
+    )
+
+
+def _reason(error: Exception) -> str:
+    """The line of an error that says most: the last of a refused configuration, else the first."""
+    lines = str(error).splitlines() or [""]
+    return lines[-1 if "validator" in lines[0] else 0].strip()
 
 
 def _refuse_made_up(folder: Path, report: Mapping[str, Any], part: str, spare: Collection[str]) -> None:
