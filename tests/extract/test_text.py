@@ -91,6 +91,20 @@ def test_a_text_is_the_same_alone_and_in_any_batch(make: Make, family: str, dtyp
         assert_close(batched, frames_of(encoder, layers, text)[0], relative)
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_gpu_gives_the_same_numbers_alone_and_in_any_batch(make: Make, family: str) -> None:
+    expected = reference(make(family), SENTENCES[0])
+    for dtype, relative in (("float32", 1e-4), ("bfloat16", 2e-2)):
+        encoder = TextEncoder("small", weights=make(family))
+        encoder.load("cuda", dtype, range(DEPTH + 1))
+        batched = frames_of(encoder, [*range(DEPTH + 1)], *SENTENCES, LONG)
+        for text, found in zip([*SENTENCES, LONG], batched, strict=True):
+            assert_close(found, frames_of(encoder, [*range(DEPTH + 1)], text)[0], relative)
+        if dtype == "float32":
+            assert_close(batched[0].cpu(), expected, 1e-4)
+
+
 def test_special_tokens_are_read_but_are_no_frames(make: Make) -> None:
     encoder = started(make("bert"), [2])
     tokenizer = tokenizers.Tokenizer.from_file(str(make("bert") / "tokenizer.json"))
@@ -166,6 +180,17 @@ def test_the_recipe_changes_with_what_changes_the_numbers(make: Make, tmp_path: 
     assert old in text
     (folder / name).write_text(text.replace(old, new))
     assert canonical_json(TextEncoder("small", weights=folder).recipe()) != before
+
+
+def test_a_roberta_reads_two_tokens_less_than_it_has_positions(make: Make, tmp_path: Path) -> None:
+    """Its positions begin behind the padding token's number: 1, also where the configuration does not say so."""
+    folder = copied(make("xlm-roberta"), tmp_path)
+    assert TextEncoder("small", weights=folder).recipe()["window"] == [94, 23]
+    config = (folder / "config.json").read_text()
+    assert '"pad_token_id": 1,' in config
+    (folder / "config.json").write_text(config.replace('"pad_token_id": 1,', ""))
+    assert TextEncoder("small", weights=folder).recipe()["window"] == [94, 23]
+    assert TextEncoder("small", weights=make("bert")).recipe()["window"] == [96, 24]
 
 
 def test_the_recipe_changes_with_the_weights(make: Make, tmp_path: Path) -> None:

@@ -30,21 +30,14 @@ if TYPE_CHECKING:
 Ids = NDArray[np.int64]
 BATCH_NUMBERS = 2**24
 """Hidden numbers of one layer in one batch: 16,384 tokens of 1,024, or 4,096 of 4,096."""
-AFTER_PADDING = {
-    "roberta",
-    "xlm-roberta",
-    "xlm-roberta-xl",
-    "camembert",
-    "roberta-prelayernorm",
-    "data2vec-text",
-    "xmod",
-}
+AFTER_PADDING = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "xmod"}
 """Families whose positions begin behind the padding token's number, so that they have that many fewer."""
 UNBOUNDED = 2048
 """How many tokens a model reads at once if its configuration names no limit."""
 SUMMED = 4
 """MERBench and MER2023 sum this many of the last hidden states."""
 UNUSED = TRAINING_ONLY | {"pooler"}
+"""What some checkpoints lack and no hidden state depends on."""
 CONVENTIONS = {"merbench": SUMMED, "mer2023": SUMMED}
 
 
@@ -101,7 +94,14 @@ class TextEncoder:
         config = self._config
         names = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
         limit = next((int(config[name]) for name in names if config.get(name)), UNBOUNDED)
-        return limit - (int(config.get("pad_token_id") or 0) + 1 if config["model_type"] in AFTER_PADDING else 0)
+        return limit - (self._pad + 1 if config["model_type"] in AFTER_PADDING else 0)
+
+    @property
+    def _pad(self) -> int:
+        """The id that stands behind shorter texts of a batch; any will do, but where positions are counted from it."""
+        if self._config["model_type"] in AFTER_PADDING:
+            return int(self.model.setting("pad_token_id"))
+        return max(0, self._config.get("pad_token_id") or 0)
 
     def recipe(self) -> Mapping[str, Any]:
         """Weights, configuration and tokenizer by digest, and how long texts are cut."""
@@ -187,7 +187,7 @@ class TextEncoder:
         prefix, suffix = self.tokenizer.prefix, self.tokenizer.suffix
         rows = [np.concatenate([prefix, ids, suffix]).astype(np.int64) for ids in texts]
         longest = max(map(len, rows))
-        ids = np.full((len(rows), longest), int(self._config.get("pad_token_id") or 0), dtype=np.int64)
+        ids = np.full((len(rows), longest), self._pad, dtype=np.int64)
         mask = np.zeros((len(rows), longest), dtype=np.int64)
         for number, row in enumerate(rows):
             ids[number, : len(row)] = row
