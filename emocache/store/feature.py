@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -304,13 +304,34 @@ class Feature:
         """The ledger by content key, and by clip_id where a clip had no readable content (its file was missing)."""
         by_key: dict[str, dict[str, Any]] = {}
         by_name: dict[str, dict[str, Any]] = {}
+        for row in self._each_ledger_row():
+            key = row.get("key")
+            book, entry = (by_key, key) if key else (by_name, row.get("clip_id", ""))
+            if row["status"] == "ok" or book.get(entry, {}).get("status") != "ok":
+                book[entry] = row
+        return by_key, by_name
+
+    def failures(self) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+        """The same of what failed and is not held in any layer; successes, of which there may be many, are not kept."""
+        by_key: dict[str, dict[str, Any]] = {}
+        by_name: dict[str, dict[str, Any]] = {}
+        for row in self._each_ledger_row():
+            if row["status"] == "failed":
+                book, entry = (by_key, row["key"]) if row.get("key") else (by_name, row.get("clip_id", ""))
+                book[entry] = row
+        try:
+            raw = b"".join(map(bytes.fromhex, by_key))
+            keys = np.frombuffer(raw, dtype=np.uint8).reshape(len(by_key), KEY_BYTES)
+        except ValueError:
+            raise DamagedStore(f"{self.folder}: a ledger row has a key that is none; {REPAIR}") from None
+        held = self.catalog.cells.find(keys)[0] >= 0
+        return {key: row for (key, row), there in zip(by_key.items(), held, strict=True) if not there}, by_name
+
+    def _each_ledger_row(self) -> Iterator[dict[str, Any]]:
         for segment in self.segments:
-            for row in segment.rows("ledger"):
+            for row in segment.each_row("ledger"):
                 key, name, status = row.get("key"), row.get("clip_id", ""), row.get("status")
                 known = status in STATUSES and isinstance(row.get("facts", {}), dict)
                 if not (known and isinstance(key, str | None) and isinstance(name, str)):
                     raise DamagedStore(f"{segment.folder}: a ledger row has no key or status that is known; {REPAIR}")
-                book, entry = (by_key, key) if key else (by_name, name)
-                if status == "ok" or book.get(entry, {}).get("status") != "ok":
-                    book[entry] = row
-        return by_key, by_name
+                yield row
