@@ -61,6 +61,15 @@ class Card:
         encoder: Encoder = _resolve(self.address)(**self.arguments, weights=weights or self.folder, **options)
         return encoder
 
+    def takes(self, view: str | None) -> frozenset[str]:
+        """The options that mean something for a view of the picture: a detector for faces, a grid's edge for grids."""
+        if "view" not in self.options:
+            return self.options
+        view = view or "frame"
+        strange = set() if view.startswith("face") else {"face_detector"}
+        strange |= {"fps", "frames"} if view.endswith("grid") else {"grid"}
+        return self.options - strange
+
     def weights_here(self) -> bool:
         """Whether extraction can start without a download."""
         if self.present:
@@ -118,6 +127,12 @@ _TEXT_TYPES = (
     *("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi", "phi3", "glm", "olmo2"),
     *("gpt2", "gpt_neox", "gptj", "opt", "bloom", "falcon", "internlm3", "baichuan"),
 )
+_VISION = "emocache.extract.encoders.vision:VisionEncoder"
+_VIEWS = frozenset({"view", "fps", "frames", "grid", "face_detector"})
+_IMAGE = Family("video", _VISION, _VIEWS | {"per_frame"})
+_IMAGE_EMBED = replace(_IMAGE, options=_IMAGE.options | {"embed"})
+_TOWER = replace(_IMAGE_EMBED, depth="vision_config.num_hidden_layers", dim="vision_config.hidden_size")
+_VIDEO = Family("video", _VISION, _VIEWS - {"grid"})
 CAUSAL = "ForCausalLM"
 """How the class of a causal language model ends, whatever its ``model_type``: such a model is a text encoder too."""
 
@@ -128,6 +143,12 @@ FAMILIES: dict[str, Family] = {
     "whisper": _WHISPER,
     **dict.fromkeys(_TEXT_TYPES, _TEXT),
     "gemma3": replace(_TEXT, depth="text_config.num_hidden_layers", dim="text_config.hidden_size"),
+    **dict.fromkeys(("clip", "siglip"), _TOWER),
+    "internvl": replace(_TOWER, options=_IMAGE.options),
+    **dict.fromkeys(("clip_vision_model", "siglip_vision_model"), _IMAGE_EMBED),
+    **dict.fromkeys(("dinov2", "dinov2_with_registers", "dinov3_vit"), _IMAGE_EMBED),
+    **dict.fromkeys(("vit", "data2vec-vision"), _IMAGE),
+    **dict.fromkeys(("vjepa2", "videomae", "timesformer"), _VIDEO),
 }
 """What can be made of a config.json, by its ``model_type``."""
 
@@ -144,6 +165,26 @@ _BUILT_IN = (
         options=frozenset({"face_detector"}),
         present="emocache.extract.faces.model_file:is_here",
     ),
+    Card(
+        "face-boxes",
+        "video",
+        0,
+        7,
+        "emocache.extract.encoders.face_boxes:FaceBoxes",
+        download_mb=1,
+        options=frozenset({"fps", "frames", "face_detector"}),
+        present="emocache.extract.faces.model_file:is_here",
+    ),
+    Card(
+        "video-swin",
+        "video",
+        0,
+        1024,
+        "emocache.extract.encoders.video_swin:VideoSwin",
+        download_mb=364,
+        options=_VIDEO.options,
+        present="emocache.extract.encoders.video_swin:is_here",
+    ),
     Card("char-ngram", "text", 0, 1024, "emocache.extract.encoders.char_ngram:CharNgram"),
     _SPEECH.card("hubert-large", 24, 1024, "facebook/hubert-large-ll60k", download_mb=1262),
     _SPEECH.card("hubert-base", 12, 768, "facebook/hubert-base-ls960", download_mb=378),
@@ -157,6 +198,18 @@ _BUILT_IN = (
     _TEXT.card("xlmr-large", 24, 1024, "FacebookAI/xlm-roberta-large", download_mb=2241),
     _TEXT.card("chinese-roberta-large", 24, 1024, "hfl/chinese-roberta-wwm-ext-large", download_mb=1306),
     _TEXT.card("llm", 0, 0, None),
+    _TOWER.card("clip-large", 24, 1024, "openai/clip-vit-large-patch14", download_mb=1711),
+    _TOWER.card("clip-base", 12, 768, "openai/clip-vit-base-patch32", download_mb=605),
+    _IMAGE_EMBED.card("dinov2-large", 24, 1024, "facebook/dinov2-large", download_mb=1218),
+    _IMAGE_EMBED.card("dinov3-large", 24, 1024, "facebook/dinov3-vitl16-pretrain-lvd1689m", download_mb=1213),
+    _TOWER.card("siglip2-large", 24, 1024, "google/siglip2-large-patch16-256", download_mb=3526),
+    FAMILIES["internvl"].card("internvit", 24, 1024, "OpenGVLab/InternVL3-1B-hf", download_mb=1877),
+    _VIDEO.card("vjepa2-vitl", 24, 1024, "facebook/vjepa2-vitl-fpc64-256", download_mb=1304),
+    _VIDEO.card("vjepa2-vith", 32, 1280, "facebook/vjepa2-vith-fpc64-256", download_mb=2615),
+    _VIDEO.card("vjepa2-vitg", 40, 1408, "facebook/vjepa2-vitg-fpc64-256", download_mb=4139),
+    _VIDEO.card("videomae-base", 12, 768, "MCG-NJU/videomae-base", download_mb=377),
+    _VIDEO.card("videomae-large", 24, 1024, "MCG-NJU/videomae-large", download_mb=1375),
+    _VIDEO.card("timesformer", 12, 768, "facebook/timesformer-base-finetuned-k600", download_mb=486),
 )
 
 

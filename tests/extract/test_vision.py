@@ -111,7 +111,7 @@ def test_processors_that_cannot_be_followed_are_refused(folders: dict[str, Path]
     with pytest.raises(WeightsError, match="pictures of other shapes cannot share a batch"):
         VisionEncoder("small", None, tmp_path)
     settings.write_text("{")
-    with pytest.raises(WeightsError, match="preprocessor_config.json: is no JSON"):
+    with pytest.raises(WeightsError, match=r"preprocessor_config.json: is no JSON"):
         VisionEncoder("small", None, tmp_path)
 
 
@@ -124,10 +124,10 @@ def test_layer_k_of_an_image_model_is_hidden_state_k(folders: dict[str, Path], f
     """All the way: our decoder and network against transformers' processor and whole model."""
     sample, folder = SAMPLES[family], folders[family]
     if tokens == "cls" and sample.before == 0:
-        with pytest.raises(BadOption, match="--frame-token 'cls' is not one of its own: mean, patches"):
-            VisionEncoder("small", None, folder, tokens=tokens)
+        with pytest.raises(BadOption, match="--per-frame 'cls' is not one of its own: mean, patches"):
+            VisionEncoder("small", None, folder, per_frame=tokens)
         return
-    encoder = loaded(folder, LAYERS, tokens=tokens)
+    encoder = loaded(folder, LAYERS, per_frame=tokens)
     pixels = encoder.decoder().pixels
     pictures = payload(encoder, 3)
     inputs = pixels.normalized(torch.from_numpy(pictures), torch.float32)
@@ -245,8 +245,8 @@ def test_a_clip_s_numbers_do_not_depend_on_its_batch(
 def test_each_time_step_is_counted_once(
     folders: dict[str, Path], count: int, starts: list[int], steps: list[int]
 ) -> None:
-    """Windows of four frames, two to a step: the last one ends with the clip, whose last frame fills what is missing."""
-    windows = list(VisionEncoder("small", None, folders["videomae"])._windows(count))
+    """Windows of four frames, two to a step: the last ends with the clip, whose last frame fills what is missing."""
+    windows = list(VisionEncoder("small", None, folders["videomae"]).windows_of(count))
     assert [int(window.indices[0]) for window in windows] == starts
     assert [window.steps.stop - window.steps.start for window in windows] == steps
     assert all(len(window.indices) == 4 and window.indices.max() < count for window in windows)
@@ -282,7 +282,7 @@ def test_views_bear_their_name_and_change_the_recipe(folders: dict[str, Path]) -
 
     options: list[dict[str, Any]] = [
         {}, {"view": "face", "face_detector": "mtcnn"}, {"view": "grid"}, {"view": "grid", "grid": 2}, {"embed": True},
-        {"view": "face-grid", "face_detector": "mtcnn"}, {"fps": 2}, {"frames": 8}, {"tokens": "mean"},
+        {"view": "face-grid", "face_detector": "mtcnn"}, {"fps": 2}, {"frames": 8}, {"per_frame": "mean"},
     ]  # fmt: skip
     names = [named(**one) for one in options]
     assert len({name[-12:] for name in names}) == len(names)
@@ -304,6 +304,6 @@ def test_options_that_contradict_each_other_are_refused(folders: dict[str, Path]
     refuse("leave --fps and --frames out", view="grid", fps=4)
     refuse("--face-detector mtcnn: the view frame looks for no face", face_detector="mtcnn")
     refuse("sees frames in a row, not side by side", "videomae", view="grid")
-    refuse("--frame-token cls: is for the layers of image models", "vjepa2", tokens="cls")
+    refuse("--per-frame cls: is for the layers of image models", "vjepa2", per_frame="cls")
     with pytest.raises(UnknownName, match=r"view 'body' is not known(.|\n)+known: face, face-grid, frame, grid"):
         VisionEncoder("small", None, folders["clip"], view="body")

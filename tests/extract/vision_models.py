@@ -1,4 +1,4 @@
-"""Small vision models with random weights, saved as transformers saves them, and what transformers makes of pictures."""
+"""Small vision models with random weights, as transformers saves them, and what transformers makes of pictures."""
 
 from __future__ import annotations
 
@@ -61,14 +61,16 @@ class Sample:
 def _videomae() -> Any:
     config = transformers.VideoMAEConfig(
         **SMALL, num_frames=4, use_mean_pooling=False,
-        decoder_hidden_size=16, decoder_num_hidden_layers=1, decoder_num_attention_heads=2, decoder_intermediate_size=16,
+        decoder_hidden_size=16, decoder_num_hidden_layers=1, decoder_num_attention_heads=2,
+        decoder_intermediate_size=16,
     )  # fmt: skip
     return transformers.VideoMAEForPreTraining(config)  # as the checkpoints on the hub are
 
 
 def _vjepa2() -> Any:
     config = transformers.VJEPA2Config(
-        hidden_size=24, num_hidden_layers=DEPTH, num_attention_heads=2, patch_size=8, crop_size=EDGE, frames_per_clip=64,
+        hidden_size=24, num_hidden_layers=DEPTH, num_attention_heads=2, patch_size=8, crop_size=EDGE,
+        frames_per_clip=64,
         pred_hidden_size=24, pred_num_hidden_layers=1, pred_num_attention_heads=2, pred_num_mask_tokens=2,
     )  # fmt: skip
     return transformers.VJEPA2Model(config)

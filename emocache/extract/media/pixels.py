@@ -41,6 +41,7 @@ class Pixels:
     shortest: the length of the shorter edge after resizing, in pixels; None: the picture is squeezed to `size`
     size: (height, width) of the result; cut out of the middle where `shortest` leaves more
     resample: nearest, lanczos, bilinear, bicubic, box or hamming
+    rounding: of half a pixel when the middle is cut out, ``down`` or ``even`` (torchvision's)
     scale, mean, std: a result x is ``(x * scale - mean) / std``; decimal numbers as text, since recipes hold no floats
     """
 
@@ -50,6 +51,7 @@ class Pixels:
     mean: tuple[str, ...] = IMAGENET[0]
     std: tuple[str, ...] = IMAGENET[1]
     scale: str = "1/255"
+    rounding: str = "down"
 
     def recipe(self) -> dict[str, Any]:
         """Everything that decides the values."""
@@ -60,11 +62,12 @@ class Pixels:
             "mean": list(self.mean),
             "std": list(self.std),
             "scale": self.scale,
+            **({"rounding": self.rounding} if self.rounding != "down" else {}),
         }
 
     def apply(self, picture: Rgb) -> Rgb:
         """Resize and crop: ``(height, width, 3)`` uint8 to ``(*size, 3)`` uint8."""
-        return middle(resized(picture, *self._resized(*picture.shape[:2]), self.resample), *self.size)
+        return middle(resized(picture, *self._resized(*picture.shape[:2]), self.resample), *self.size, self.rounding)
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
         if self.shortest is None:
@@ -116,12 +119,13 @@ def _between(a: Rgb, b: Rgb, share: NDArray[np.float32]) -> NDArray[np.float32]:
     return start + (b - start) * share
 
 
-def middle(picture: Rgb, height: int, width: int) -> Rgb:
+def middle(picture: Rgb, height: int, width: int, rounding: str = "down") -> Rgb:
     """The ``(height, width)`` in a picture's middle; black where the picture is smaller, as transformers does it."""
     down, across = max(height - picture.shape[0], 0), max(width - picture.shape[1], 0)
     if down or across:
         picture = np.pad(picture, ((down // 2, (down + 1) // 2), (across // 2, (across + 1) // 2), (0, 0)))
-    top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
+    rest = (picture.shape[0] - height) / 2, (picture.shape[1] - width) / 2
+    top, left = (round(half) if rounding == "even" else int(half) for half in rest)
     return np.ascontiguousarray(picture[top : top + height, left : left + width])
 
 

@@ -129,8 +129,7 @@ def picture_reader(
         raise UnknownName("view", view, VIEWS, advice="write ENCODER@VIEW, as in clip-large@face")
     from emocache.extract.faces.detectors import detector
 
-    if fps is not None and frames is not None:
-        raise BadOption(f"--fps {fps} and --frames {frames} contradict each other; give one of them")
+    sampler = sampler_of(fps, frames, default)
     finder = None
     if view in ("face", "face-grid"):
         finder = detector(face_detector or "mediapipe")
@@ -150,6 +149,15 @@ def picture_reader(
             "leave --fps and --frames out"
         )
     return PictureReader(FrameSampler(count=edge * edge), pixels, view, finder, edge)
+
+
+def sampler_of(fps: Any, frames: int | None, default: FrameSampler) -> FrameSampler:
+    """The sampling that ``--fps`` or ``--frames`` asks for. Raises BadOption for both, or for what cannot be read."""
+    if fps is not None and frames is not None:
+        raise BadOption(f"--fps {fps} and --frames {frames} contradict each other; give one of them")
+    if frames is not None:
+        return FrameSampler(count=frames)
+    return default if fps is None else FrameSampler(_rate(fps))
 
 
 def _rate(text: Any) -> Fraction:
