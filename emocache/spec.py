@@ -20,6 +20,7 @@ T = TypeVar("T")
 Modality = Literal["audio", "video", "text"]
 MODALITIES: tuple[Modality, ...] = ("audio", "video", "text")
 JOINED_TEXT = re.compile(r"text-[0-9a-f]{12}")
+"""What a roster calls a text that is joined of several columns: see `Recipe.reads`."""
 RECIPE_VERSION = 1
 RATE_HZ = 16_000
 """The sampling rate of everything that listens: 16 kHz mono."""
@@ -148,19 +149,18 @@ class Recipe:
 # --- layers and pooling ----------------------------------------------------------------------------------------------
 
 
-def parse_layers(text: str, depth: int, names: Mapping[str, int] | None = None) -> tuple[int, ...]:
+def parse_layers(text: str, depth: int) -> tuple[int, ...]:
     """Read a layer range as a user writes it: ``16-21``, ``7``, ``6,8,10``, ``-4:`` (the last four), ``all``.
 
     depth: the number of the last layer; layers run from 0 (before the first block) to `depth`
-    names: the numbers of layers beyond them that have names (``embed``); ``all`` leaves them out
     returns: the layers in rising order, each once
     raises: BadOption if it cannot be read, or names a layer that the encoder does not have
     """
     if text.strip().lower() == "all":
         return tuple(range(depth + 1))
     found: set[int] = set()
-    for part in map(str.strip, text.split(",")):
-        found.update([names[part]] if names and part in names else _layer_part(part, text, depth))
+    for part in text.split(","):
+        found.update(_layer_part(part.strip(), text, depth))
     return tuple(sorted(found))
 
 
