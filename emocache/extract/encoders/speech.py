@@ -103,7 +103,7 @@ class SpeechEncoder:
         return bool(self.processor.get("do_normalize", True))
 
     @property
-    def _pads_safely(self) -> bool:
+    def pads_safely(self) -> bool:
         """Whether a mask undoes padding: not where a norm averages over time, padding included, nor where the
         convolution of positions sees what a batch norm made of the padding.
         """
@@ -112,7 +112,7 @@ class SpeechEncoder:
 
     def batch_key(self, decoded: Decoded) -> Hashable:
         """Models with a group norm share a batch at exactly equal length only."""
-        return None if self._pads_safely else decoded.size
+        return None if self.pads_safely else decoded.size
 
     def load(self, device: str, dtype: str, layers: Sequence[int]) -> None:
         """Load the blocks up to the highest of `layers`, the others are not even read into the network.
