@@ -268,6 +268,9 @@ def encoders() -> None:
     """List the encoders: modality, layers, dimension, download size, and whether the weights are here."""
     rows = [("encoder", "modality", "layers", "dim", "download", "weights here")]
     for card in emocache.list_encoders().values():
+        if not card.dim:
+            rows.append((card.name, card.modality, "its own", "its own", "its own", "--weights DIR"))
+            continue
         layers = f"0-{card.depth}" if card.depth else "0"
         size = f"{card.download_mb} MB" if card.download_mb else "none"
         rows.append((card.name, card.modality, layers, str(card.dim), size, "yes" if card.weights_here() else "no"))

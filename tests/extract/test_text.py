@@ -1,6 +1,7 @@
 """Text encoders against transformers, on small random models of every family."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import tokenizers
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
+from emocache.cli import app
 from emocache.errors import BadOption, EncoderFault, WeightsError
 from emocache.extract.encoders.text import TextEncoder
 from emocache.extract.pooling import pool
@@ -285,6 +288,8 @@ def test_any_causal_language_model_is_an_llm_and_none_is_named_by_default(make: 
     encoder = card.build(weights=make("qwen3"))
     assert (encoder.name, encoder.modality, encoder.depth, encoder.dim) == ("llm", "text", DEPTH, DIM)
     assert not card.weights_here()
+    listed = CliRunner().invoke(app, ["encoders"]).output
+    assert re.search(r"llm +text +its own +its own +its own +--weights DIR", listed)
     with pytest.raises(
         WeightsError, match="llm: has no home on the hub; name the folder of its model with --weights DIR"
     ):
