@@ -22,6 +22,11 @@ class FaceDetector(Protocol):
         """One of `DETECTORS`."""
         ...
 
+    @property
+    def batch(self) -> int:
+        """How many frames it likes to be given at once, counted from the clip's start."""
+        ...
+
     def recipe(self) -> Mapping[str, Any]:
         """What decides the faces: model digest, thresholds. Fetches nothing. Raises WeightsError."""
         ...

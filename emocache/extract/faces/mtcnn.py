@@ -41,6 +41,11 @@ class Mtcnn:
     smallest_percent: int = 10
     confidence_percent: int = 90
 
+    @property
+    def batch(self) -> int:
+        """The networks take several frames of one size."""
+        return _BATCH
+
     def recipe(self) -> Mapping[str, Any]:
         """The weights' digests and the settings."""
         return {

@@ -7,7 +7,7 @@ what it keeps of a frame. Frames themselves are let go after a few, so that memo
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol, cast, runtime_checkable
 
 from emocache.extract.faces.detectors import FaceDetector
@@ -16,8 +16,8 @@ from emocache.extract.media.pixels import Rgb
 from emocache.extract.media.video import Frame, FrameSampler, VideoPass
 from emocache.spec import Decoded, Shared, Source
 
-PART_FRAMES = 16
-"""Frames detected together; counted from the clip's start, so that no other clip has a say."""
+PART_FRAMES = 4
+"""Frames that are looked at together, while the next are decoded; a detector may want more."""
 PART_BYTES = 100_000_000
 """A part is closed before it holds more: four frames of 4K."""
 
@@ -67,52 +67,69 @@ def read_clip(readers: Sequence[FrameReader], source: Source) -> dict[FrameReade
     """One pass for several readers, whose samplers have one policy."""
     samplers = list(dict.fromkeys(reader.sampler for reader in readers))
     video = VideoPass(samplers, source)
-    desks = [_Desk(sampler, [reader for reader in readers if reader.sampler == sampler]) for sampler in samplers]
-    for number, frame in video:
-        desks[number].take(frame)
+    with ThreadPoolExecutor(1, thread_name_prefix="look") as beside:
+        desks = [_Desk([reader for reader in readers if reader.sampler == sampler], beside) for sampler in samplers]
+        for number, frame in video:
+            desks[number].take(frame)
+        for desk in desks:
+            desk.finish()
     found: dict[FrameReader, Decoded] = {}
     for number, desk in enumerate(desks):
-        desk.finish()
         found |= {reader: desk.decoded(reader, video.facts(number)) for reader in desk.readers}
     return found
 
 
-@dataclass
 class _Desk:
-    """The readers of one sampler, and what they keep."""
+    """The readers of one sampler, and what they keep. A thread looks at frames while the caller decodes the next.
 
-    sampler: FrameSampler
-    readers: list[Any]
-    part: list[Frame] = field(default_factory=list)
-    times_s: list[float] = field(default_factory=list)
-    kept: dict[FrameReader, list[list[Any]]] = field(default_factory=dict)
-    faces: dict[FaceDetector | None, list[list[Face]]] = field(default_factory=dict)
+    beside: one thread
+    """
+
+    def __init__(self, readers: Sequence[FrameReader], beside: ThreadPoolExecutor) -> None:
+        self.readers = readers
+        self._beside = beside
+        self._working: Future[None] | None = None
+        self._part: list[Frame] = []
+        self._times_s: list[float] = []
+        self._kept: dict[FrameReader, list[list[Any]]] = {reader: [] for reader in readers}
+        self._faces: dict[FaceDetector | None, list[list[Face]]] = {reader.detector: [] for reader in readers}
+        self._most = max([PART_FRAMES, *(detector.batch for detector in self._faces if detector is not None)])
 
     def take(self, frame: Frame) -> None:
-        """Keep a frame until its part is full."""
-        self.part.append(frame)
-        if len(self.part) >= PART_FRAMES or len(self.part) * frame.rgb.nbytes >= PART_BYTES:
-            self.finish()
+        """Hold a frame until its part is full."""
+        self._part.append(frame)
+        if len(self._part) >= self._most or len(self._part) * frame.rgb.nbytes >= PART_BYTES:
+            self._send()
+
+    def _send(self) -> None:
+        """Have the part at hand looked at; there is never more than one on the way."""
+        if self._working is not None:
+            self._working.result()
+        self._working = self._beside.submit(self._look, self._part)
+        self._part = []
 
     def finish(self) -> None:
-        """Detect the faces of the part at hand, once for each detector, and show it to the readers."""
-        frames = [frame.rgb for frame in self.part]
-        self.times_s += [frame.time_s for frame in self.part]
-        self.part = []
+        """Wait until all frames have been looked at."""
+        self._send()
+        if self._working is not None:
+            self._working.result()
+
+    def _look(self, part: Sequence[Frame]) -> None:
+        """Detect the faces of some frames, once for each detector, and show them to the readers."""
+        frames = [frame.rgb for frame in part]
+        self._times_s += [frame.time_s for frame in part]
         found: dict[FaceDetector | None, list[list[Face]]] = {None: [[] for _ in frames]}
-        for detector in dict.fromkeys(reader.detector for reader in self.readers):
-            if detector is not None:
-                found[detector] = detector.detect(frames)
-            self.faces.setdefault(detector, []).extend(found[detector])
-        for reader in self.readers:
-            views = [reader.look(frame, faces) for frame, faces in zip(frames, found[reader.detector], strict=True)]
-            self.kept.setdefault(reader, []).extend(views)
+        found |= {detector: detector.detect(frames) for detector in self._faces if detector is not None}
+        for detector, faces in self._faces.items():
+            faces += found[detector]
+        for reader, kept in self._kept.items():
+            kept += [reader.look(frame, faces) for frame, faces in zip(frames, found[reader.detector], strict=True)]
 
     def decoded(self, reader: FrameReader, video_facts: Mapping[str, Any]) -> Decoded:
         """The payload of one reader, with the face that is the clip's."""
-        track = follow(self.faces[reader.detector])
-        kept = [views[index or 0] for views, index in zip(self.kept[reader], track.chosen, strict=True)]
-        payload, facts = reader.gather(kept, track, self.times_s)
+        track = follow(self._faces[reader.detector])
+        kept = [views[index or 0] for views, index in zip(self._kept[reader], track.chosen, strict=True)]
+        payload, facts = reader.gather(kept, track, self._times_s)
         if reader.detector is not None:
             facts = {**track.facts(), "detector": reader.detector.name, **facts}
         return Decoded(payload, len(kept), {**video_facts, **facts})
