@@ -10,7 +10,7 @@ import logging
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, ParamSpec
+from typing import Annotated, NoReturn, ParamSpec
 
 import typer
 
@@ -108,68 +108,106 @@ Clips = Annotated[
 @_command
 def extract(
     encoder: Annotated[
-        list[str], typer.Option(metavar="NAME", help="An encoder's name (see: emocache encoders); may be repeated.")
+        list[str],
+        typer.Option(
+            metavar="NAME[@VIEW][:LAYERS]",
+            help="An encoder's name (see: emocache encoders), a model's id on the hub (org/name) or a local folder; "
+            "may be repeated.",
+        ),
     ],
     layers: Annotated[
         str, typer.Option(metavar="RANGE", help="Layers: 16-21, 6,8,10, -4: (the last four) or all.")
     ] = "all",
-    pool: Annotated[str, typer.Option(metavar="POOLING", help="Pooling over time: mean or stats7.")] = "mean",
+    pool: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="POOLING",
+            help="mean, stats7, segments:K, time, tokens or tokens:N; may be repeated.  [default: mean]",
+        ),
+    ] = None,
     clips: Clips = None,
     store: StorePath = None,
     device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     dtype: Annotated[
-        str, typer.Option(metavar="DTYPE", help="Compute dtype: float32, bfloat16 or float16.")
+        str, typer.Option(metavar="DTYPE", help="Compute dtype: float32, bfloat16, float16 or auto.")
     ] = "float32",
     storage: Annotated[str, typer.Option(metavar="DTYPE", help="Stored dtype: float32 or float16.")] = "float32",
     weights: Annotated[Path | None, typer.Option(metavar="DIR", help="A local folder of the pretrained model.")] = None,
+    text_columns: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Columns that encoders of text read, joined.  [default: text]"),
+    ] = None,
+    max_seconds: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Longer sound is cut into windows that overlap.  [default: 30]"),
+    ] = None,
+    convention: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The numbers of another system: merbench or mer2023.")
+    ] = None,
+    fps: Annotated[
+        str | None, typer.Option(metavar="RATE", help="Frames a second of a video: 4, 1/2.  [default: 4]")
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="That many frames of each video, evenly spread.")
+    ] = None,
+    grid: Annotated[
+        int | None, typer.Option(min=1, metavar="K", help="For the view @grid: K x K frames in one picture.")
+    ] = None,
+    per_frame: Annotated[
+        str | None, typer.Option(metavar="WHAT", help="For image models: cls, mean (of the patches) or patches.")
+    ] = None,
     face_detector: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="For encoders of faces: mediapipe or mtcnn.  [default: mediapipe]"),
     ] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run the Python files that come with a model's weights.")
+    ] = False,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Decoding processes.  [default: one per core, at most 4]")
     ] = None,
+    clip_timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, help="A clip that takes longer to decode fails.")
+    ] = 600.0,
     part: Annotated[
         str, typer.Option(metavar="I/N", help="2/4 does the second quarter of the work: share it out.")
     ] = "1/1",
     keep_text: Annotated[bool, typer.Option("--keep-text", help="Let transcripts travel in the store.")] = False,
+    self_check: Annotated[
+        bool, typer.Option("--self-check", help="First compare some clips alone and in a batch.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Go on where the features will not fit on the disk.")] = False,
 ) -> None:
     """Run encoders over clips and keep the features; what the store holds is not computed again."""
-    options = _options_of(encoder, {} if face_detector is None else {"face_detector": face_detector})
-    share = _part(part)
-    failed = False
-    for name in encoder:
-        summary = emocache.extract_features(
-            name,
-            layers=layers,
-            pool=pool,
-            clips=clips,
-            store=store,
-            device=device,
-            dtype=dtype,
-            storage=storage,
-            weights=weights,
-            workers=workers,
-            part=share,
-            keep_text=keep_text,
-            **options.get(name, {}),
-        )
-        typer.echo(str(summary))
-        failed = failed or bool(summary.failed)
-    if failed:
+    extraction = emocache.extract_features(
+        encoder,
+        layers=layers,
+        pool=pool or "mean",
+        clips=clips,
+        store=store,
+        device=device,
+        dtype=dtype,
+        storage=storage,
+        weights=weights,
+        text_columns=text_columns,
+        workers=workers,
+        clip_timeout_s=clip_timeout,
+        part=_part(part),
+        keep_text=keep_text,
+        self_check=self_check,
+        yes=yes,
+        max_seconds=max_seconds,
+        convention=convention,
+        fps=fps,
+        frames=frames,
+        grid=grid,
+        per_frame=per_frame,
+        face_detector=face_detector,
+        trust_remote_code=trust_remote_code or None,
+    )
+    typer.echo(str(extraction))
+    if extraction.failed:
         raise typer.Exit(EXIT_SOME_FAILED)
-
-
-def _options_of(encoders: list[str], given: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Which of the options that not all encoders have goes to which; one that none of them takes is a mistake."""
-    cards = {name: card for name, card in emocache.list_encoders().items() if name in encoders}
-    for option in given:
-        if cards and not any(option in card.options for card in cards.values()):
-            raise BadOption(f"--{option.replace('_', '-')}: none of {', '.join(cards)} takes it; leave it out")
-    return {
-        name: {option: value for option, value in given.items() if option in card.options}
-        for name, card in cards.items()
-    }
 
 
 def _part(text: str) -> tuple[int, int]:
@@ -188,6 +226,9 @@ def encoders() -> None:
     """List the encoders: modality, layers, dimension, download size, and whether the weights are here."""
     rows = [("encoder", "modality", "layers", "dim", "download", "weights here")]
     for card in emocache.list_encoders().values():
+        if not card.dim:
+            rows.append((card.name, card.modality, "its own", "its own", "its own", "--weights DIR"))
+            continue
         layers = f"0-{card.depth}" if card.depth else "0"
         size = f"{card.download_mb} MB" if card.download_mb else "none"
         rows.append((card.name, card.modality, layers, str(card.dim), size, "yes" if card.weights_here() else "no"))

@@ -9,15 +9,18 @@ import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from emocache.errors import BadOption
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+T = TypeVar("T")
 Modality = Literal["audio", "video", "text"]
 MODALITIES: tuple[Modality, ...] = ("audio", "video", "text")
+JOINED_TEXT = re.compile(r"text-[0-9a-f]{12}")
+"""What a roster calls a text that is joined of several columns: see `Recipe.reads`."""
 RECIPE_VERSION = 1
 RATE_HZ = 16_000
 """The sampling rate of everything that listens: 16 kHz mono."""
@@ -128,6 +131,16 @@ class Recipe:
         return modality
 
     @property
+    def reads(self) -> str:
+        """Under which name the roster keeps the keys of what the encoder read: the modality.
+
+        Text joined of several columns has a name of its own, ``text-<12 digits>``, since a clip has one such text for
+        each template; `JOINED_TEXT` matches it.
+        """
+        template = self.fields.get("text")
+        return self.modality if template is None else f"text-{content_digest(template).hex()[:12]}"
+
+    @property
     def feature_name(self) -> str:
         """The feature's folder in a store: ``<encoder>-<first 12 digits of the fingerprint>``."""
         return f"{self.encoder}-{self.fingerprint[:12]}"
@@ -183,22 +196,45 @@ def layers_text(layers: Sequence[int]) -> str:
 
 
 STATS7 = ("mean", "std", "p10", "p25", "p50", "p75", "p90")
-POOLINGS = ("mean", "stats7")
+POOLINGS = ("mean", "stats7", "segments:K", "time", "tokens", "tokens:N")
+MOST_SEGMENTS = 4096
+"""More time spans than any clip is worth; `segments:K` beyond it is taken for a slip."""
+MAX_TOKENS = 2**40
 
 
 def parse_pooling(text: str) -> str:
-    """Check a pooling's name: ``mean`` or ``stats7`` (mean, std, p10, p25, p50, p75, p90 over time).
+    """Read a pooling as a user writes it; `extract.pooling` says what each computes.
 
-    raises: BadOption for any other
+    returns: the one spelling that recipes hold, such as ``segments:8``
+    raises: BadOption for any that is not of POOLINGS, with K from 1 to 4096 and N of at least 1
     """
-    if text not in POOLINGS:
-        raise BadOption(f"--pool {text!r} is not known; known: {', '.join(POOLINGS)}")
-    return text
+    kind, colon, number = text.strip().lower().partition(":")
+    if not colon and kind in POOLINGS:
+        return kind
+    most = {"segments": MOST_SEGMENTS, "tokens": MAX_TOKENS}.get(kind, 0)
+    if not (number.isascii() and number.isdigit() and 1 <= int(number) <= most):
+        raise BadOption(
+            f"--pool {text!r} is not known; known: {', '.join(POOLINGS)}, with K from 1 to {MOST_SEGMENTS} and N from 1"
+        )
+    return f"{kind}:{int(number)}"
+
+
+def pooling_number(pooling: str) -> int | None:
+    """The K of ``segments:K`` or the N of ``tokens:N``; None for a pooling without a number."""
+    _, colon, number = pooling.partition(":")
+    return int(number) if colon else None
 
 
 def pooled_dim(pooling: str, dim: int) -> int:
-    """How long one pooled row is: `dim` for ``mean``, seven blocks of `dim` for ``stats7``."""
-    return dim * len(STATS7) if pooling == "stats7" else dim
+    """How long one pooled row is: seven blocks of `dim` for ``stats7``, K for ``segments:K``, else `dim`."""
+    if pooling == "stats7":
+        return dim * len(STATS7)
+    return dim * (pooling_number(pooling) or 1) if pooling.startswith("segments:") else dim
+
+
+def is_ragged(pooling: str) -> bool:
+    """Whether each clip has rows of its own number: ``tokens``, ``tokens:N`` and ``time``."""
+    return pooling.partition(":")[0] in {"tokens", "time"}
 
 
 # --- this machine ----------------------------------------------------------------------------------------------------
@@ -238,7 +274,43 @@ class Decoded:
 
 
 Decoder = Callable[[Source], Decoded]
-"""Reads one source in a worker process: picklable, raises MediaError, holds no torch object."""
+"""Reads one source in a worker process: picklable, raises MediaError, holds no torch object.
+
+Several encoders asked for together share one call if their decoders are equal and hashable. A decoder that also has a
+method ``decode_shared(source, shared: Shared) -> Decoded`` is called through it, and may share parts of its work with
+the other decoders of the same clip.
+"""
+COMPUTE_DTYPES = ("float32", "bfloat16", "float16")
+
+
+class Shared:
+    """What the decoders of one clip share in a worker process: an opened file, its frames, a face track.
+
+    It lives for one clip. What holds a resource must let go of it when it is garbage collected.
+    jobs: all that is decoded of this clip: who reads what
+    """
+
+    def __init__(self, jobs: Sequence[tuple[Decoder, Source]] = ()) -> None:
+        self._jobs = tuple(jobs)
+        self._made: dict[Hashable, Any] = {}
+        self._failed: dict[Hashable, Exception] = {}
+
+    def jobs_of(self, source: Source) -> list[Decoder]:
+        """The decoders that read the same source, in the order in which they are called."""
+        return [decoder for decoder, read in self._jobs if read == source]
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` gives, called for the first who asks under `key`; what it raises is raised to everyone."""
+        if key in self._failed:
+            raise self._failed[key]
+        if key not in self._made:
+            try:
+                self._made[key] = make()
+            except Exception as error:
+                self._failed[key] = error
+                raise
+        made: T = self._made[key]
+        return made
 
 
 class Encoder(Protocol):
@@ -253,6 +325,12 @@ class Encoder(Protocol):
     """The number of the last layer; 0 for an encoder that has a single one."""
     dim: int
     """The length of one frame."""
+    grid: tuple[int, int]
+    """Tokens of one time step as (rows, columns): (1, 1) where there is no space. The frames' time axis then holds
+    steps x rows x columns, in (time, row, column) order."""
+    dtypes: tuple[str, ...]
+    """The compute dtypes that it can be loaded in. One that always computes in float32 has that one alone: its recipe
+    says so whatever is asked for."""
     batch_size: int
     """How much `Decoded.size` one batch may hold, padding included: enough to be fast, little enough to fit."""
 

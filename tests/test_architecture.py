@@ -21,7 +21,7 @@ ALLOWED = {
     "cli_store": set(),
 }
 """What each room may import besides itself and the public face (`emocache`), for `demo` and the `cli` files alone."""
-MEETING_POINTS = {"extract": {"run.py"}, "heads": {"matrix.py"}}
+MEETING_POINTS = {"extract": {"target.py"}, "heads": {"matrix.py"}}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" or path.parent != PACKAGE)
 
 

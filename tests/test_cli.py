@@ -67,7 +67,7 @@ def test_extracting_says_first_what_it_will_do_and_then_what_it_did(folder: Path
     said = emocache("extract", "--encoder", "prosody", "--store", "fresh.zarr", cwd=folder)
     assert "24 clips: 0 held, 24 to compute" in said
     assert "24 clips computed, 0 already held, 0 failed in" in said
-    assert "where the time went: decode in" in said
+    assert "where the time went: load" in said
     again = emocache("extract", "--encoder", "prosody", "--store", "fresh.zarr", cwd=folder)
     assert "24 clips: 24 held, 0 to compute" in again
     assert "0 clips computed, 24 already held" in again
@@ -87,12 +87,20 @@ def test_a_clip_that_fails_ends_with_exit_code_3_and_is_named(folder: Path, tmp_
         (["extract"], 2, "Missing option '--encoder'"),
         (["extract", "--encoder", "hubert-larg"], 2, "did you mean hubert-large"),
         (["extract", "--encoder", "prosody", "--layers", "16-21"], 2, "layers run from 0"),
-        (["extract", "--encoder", "prosody", "--pool", "max"], 2, "known: mean, stats7"),
-        (["extract", "--encoder", "prosody", "--face-detector", "mtcnn"], 2, "none of prosody takes it; leave it out"),
+        (
+            ["extract", "--encoder", "prosody", "--pool", "max"],
+            2,
+            "known: mean, stats7, segments:K, time, tokens, tokens:N",
+        ),
+        (
+            ["extract", "--encoder", "prosody", "--face-detector", "mtcnn"],
+            2,
+            "--face-detector: none of prosody takes it; leave it out",
+        ),
         (["extract", "--encoder", "prosody", "--part", "half"], 2, "write the part and the number of parts, as in 2/4"),
         (["extract", "--encoder", "prosody", "--clips", "missing.csv"], 1, "no such manifest"),
         (["extract", "--encoder", "prosody", "--store", "."], 1, "not an emocache store, and not empty"),
-        (["extract", "--encoder", "hubert-large", "--weights", "."], 1, "no config.json; --weights names a folder"),
+        (["extract", "--encoder", "hubert-large", "--weights", "."], 1, "no config.json; expected a folder as"),
         (["fit", "--head", "amhf"], 2, "known: linear, mlp"),
         (["fit", "--store", "nothing.zarr"], 1, "no store is here; emocache extract makes one"),
         (["fit", "--features", "prosodi"], 2, "did you mean prosody"),

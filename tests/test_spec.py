@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emocache.errors import BadOption
-from emocache.spec import Clip, Recipe, Source, canonical_json, parse_layers, parse_pooling
+from emocache.errors import BadOption, MediaError
+from emocache.spec import Clip, Recipe, Shared, Source, canonical_json, parse_layers, parse_pooling
 
 
 @pytest.mark.parametrize(
@@ -38,9 +38,37 @@ def test_a_layer_range_that_cannot_be_read_is_answered_with_examples(text: str) 
         parse_layers(text, 24)
 
 
-def test_an_unknown_pooling_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(BadOption, match="known: mean, stats7"):
-        parse_pooling("max")
+@pytest.mark.parametrize(
+    "text", ["max", "segments", "segments:0", "segments:4097", "tokens:", "tokens:-1", "mean:2", "x:1"]
+)
+def test_an_unknown_pooling_is_answered_with_the_known_ones(text: str) -> None:
+    with pytest.raises(
+        BadOption, match="known: mean, stats7, segments:K, time, tokens, tokens:N, with K from 1 to 4096"
+    ):
+        parse_pooling(text)
+
+
+def test_a_pooling_has_one_spelling() -> None:
+    assert [parse_pooling(text) for text in ("mean", " Segments:008", "tokens:64", "time")] == [
+        "mean",
+        "segments:8",
+        "tokens:64",
+        "time",
+    ]
+
+
+def test_what_decoders_share_is_made_once_and_fails_once() -> None:
+    shared, calls = Shared(), []
+
+    def fail() -> int:
+        calls.append("fail")
+        raise MediaError("torn")
+
+    assert [shared.once("file", lambda: calls.append("open") or 7) for _ in range(3)] == [7] * 3
+    for _ in range(2):
+        with pytest.raises(MediaError, match="torn"):
+            shared.once("other", fail)
+    assert calls == ["open", "fail"]
 
 
 def test_a_recipe_with_a_float_or_a_boolean_is_refused_with_its_place() -> None:

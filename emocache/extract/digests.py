@@ -7,6 +7,7 @@ shared by all stores and processes of the user; whoever deletes it, or cannot wr
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import sqlite3
@@ -17,7 +18,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from emocache.extract.weights import file_digest
 from emocache.spec import cache_folder
 
 log = logging.getLogger("emocache")
@@ -80,6 +80,12 @@ def _hash(paths: Collection[Path]) -> Iterator[tuple[Path, str | OSError]]:
     """Hash files side by side: hashing releases the interpreter, so threads help."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         yield from zip(paths, threads.map(_digest, paths), strict=True)
+
+
+def file_digest(path: Path) -> str:
+    """A file's sha256 in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest(path: Path) -> str | OSError:

@@ -1,51 +1,57 @@
-"""The process behind `workers.Worker`: receives a decoder once, then sources, and answers each with an outcome."""
+"""The process behind `workers.Worker`: receives decoders once, then jobs, and answers each read with an outcome."""
 
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
-from multiprocessing.connection import Connection
+from collections.abc import Sequence
 
-from emocache.extract.workers import Outcome
-from emocache.spec import Decoder, Source
+from emocache.extract.channel import Channel
+from emocache.extract.workers import Outcome, payload_bytes
+from emocache.spec import Decoder, Shared, Source
 
 
-def serve(channel: Connection) -> None:
+def serve(channel: Channel) -> None:
     """Answer until the channel closes, which it does when the main process ends, however it ends."""
-    search_path, folder = channel.recv()
+    search_path, folder, niceness = channel.receive()
     sys.path[:] = search_path
     os.chdir(folder)
-    decoder = _receive_decoder(channel)
-    while decoder is not None:
-        source: Source = channel.recv()
-        channel.send(attempt(decoder, source))
+    os.nice(niceness)
+    decoders = _receive_decoders(channel)
+    while decoders is not None:
+        reads: tuple[tuple[int, Source], ...] = channel.receive()
+        shared = Shared([(decoders[number], source) for number, source in reads])
+        for number, source in reads:
+            channel.send(attempt(decoders[number], source, shared))
 
 
-def _receive_decoder(channel: Connection) -> Decoder | None:
-    """Take the decoder and answer with an empty string, or with what keeps it from being loaded here."""
+def _receive_decoders(channel: Channel) -> Sequence[Decoder] | None:
+    """Take the decoders and answer with an empty string, or with what keeps them from being loaded here."""
     try:
-        decoder: Decoder = channel.recv()
+        decoders: Sequence[Decoder] = channel.receive()
     except (ImportError, AttributeError) as error:
         channel.send(f"{type(error).__name__}: {error}")
         return None
     channel.send("")
-    return decoder
+    return decoders
 
 
-def attempt(decoder: Decoder, source: Source) -> Outcome:
+def attempt(decoder: Decoder, source: Source, shared: Shared) -> Outcome:
     """Decode one source; whatever goes wrong with it is recorded, in full words, and goes to the ledger."""
     started = time.perf_counter()
     try:
-        decoded = decoder(source)
+        sharing = getattr(decoder, "decode_shared", None)
+        decoded = decoder(source) if sharing is None else sharing(source, shared)
     except Exception as error:  # noqa: BLE001 (a stranger's file may raise anything; the ledger names it)
         seconds = time.perf_counter() - started
         return Outcome(None, type(error).__name__, str(error) or repr(error), seconds)
-    return Outcome(decoded, seconds=time.perf_counter() - started)
+    return Outcome(decoded, seconds=time.perf_counter() - started, bytes=payload_bytes(decoded.payload))
 
 
 if __name__ == "__main__":
     try:
-        serve(Connection(int(sys.argv[1])))
+        serve(Channel(socket.socket(fileno=int(sys.argv[1]))))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         sys.exit(0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emocache.errors import DamagedStore, MissingCells, StoreError, some
-from emocache.spec import Recipe, canonical_json
+from emocache.spec import Recipe, canonical_json, is_ragged
 from emocache.store import memory
 from emocache.store.index import Catalog, open_catalog
 from emocache.store.ledger import ledger_rows
@@ -94,8 +94,8 @@ class Feature:
 
     @property
     def ragged(self) -> bool:
-        """Whether each clip has rows of its own number (pooling ``tokens``), read by `read_ragged`."""
-        return str(self.recipe.fields["pooling"]).split(":")[0] == "tokens"
+        """Whether each clip has rows of its own number (poolings ``tokens`` and ``time``), read by `read_ragged`."""
+        return is_ragged(str(self.recipe.fields["pooling"]))
 
     @cached_property
     def _clips(self) -> ClipKeys:
@@ -180,7 +180,7 @@ class Feature:
     def read_ragged(
         self, clips: Sequence[str] | None = None, layers: Sequence[int] | None = None
     ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """Read a ragged feature (pooling ``tokens``).
+        """Read a ragged feature (poolings ``tokens`` and ``time``).
 
         clips, layers: as for `read`
         returns: values ``(sum of times, layer, dim)`` in the stored dtype, and offsets ``(clip + 1,)`` int64: the rows
@@ -303,10 +303,29 @@ class Feature:
         """The ledger by content key, and by clip_id where a clip had no readable content (its file was missing)."""
         by_key: dict[str, dict[str, Any]] = {}
         by_name: dict[str, dict[str, Any]] = {}
-        for segment in self.segments:
-            for row in ledger_rows(segment):
-                key = row["key"]
-                book, entry = (by_key, key) if key else (by_name, row.get("clip_id", ""))
-                if row["status"] == "ok" or book.get(entry, {}).get("status") != "ok":
-                    book[entry] = row
+        for row in self._each_ledger_row():
+            key = row.get("key")
+            book, entry = (by_key, key) if key else (by_name, row.get("clip_id", ""))
+            if row["status"] == "ok" or book.get(entry, {}).get("status") != "ok":
+                book[entry] = row
         return by_key, by_name
+
+    def failures(self) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+        """The same of what failed and is not held in any layer; successes, of which there may be many, are not kept."""
+        by_key: dict[str, dict[str, Any]] = {}
+        by_name: dict[str, dict[str, Any]] = {}
+        for row in self._each_ledger_row():
+            if row["status"] == "failed":
+                book, entry = (by_key, row["key"]) if row.get("key") else (by_name, row.get("clip_id", ""))
+                book[entry] = row
+        try:
+            raw = b"".join(map(bytes.fromhex, by_key))
+            keys = np.frombuffer(raw, dtype=np.uint8).reshape(len(by_key), KEY_BYTES)
+        except ValueError:
+            raise DamagedStore(f"{self.folder}: a ledger row has a key that is none; {REPAIR}") from None
+        held = self.catalog.cells.find(keys)[0] >= 0
+        return {key: row for (key, row), there in zip(by_key.items(), held, strict=True) if not there}, by_name
+
+    def _each_ledger_row(self) -> Iterator[dict[str, Any]]:
+        for segment in self.segments:
+            yield from ledger_rows(segment)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emocache.errors import DamagedStore
-from emocache.spec import MODALITIES, Modality
+from emocache.spec import JOINED_TEXT, MODALITIES
 from emocache.store.commit import ensure_group, write_segment
 from emocache.store.documents import lines, parse_json
 from emocache.store.listing import committed_segments
@@ -27,7 +27,7 @@ Numbers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ClipKeys:
-    """The clips that have something of one modality, in roster order.
+    """The clips that have something of one modality, or a text joined by one template, in roster order.
 
     keys: ``(n, 32)`` uint8: the key of what each has; load_names: reads their clip ids
     """
@@ -46,21 +46,24 @@ class ClipKeys:
         return {name: row for row, name in enumerate(self.names)}
 
 
-def clip_keys(store: Path, modality: Modality) -> ClipKeys:
-    """The keys of one modality, in the order in which the clips first came; the last that a row names counts.
+def clip_keys(store: Path, reads: str) -> ClipKeys:
+    """The keys of what a feature reads, in the order in which the clips first came; the last that a row names counts.
 
+    reads: a modality, or the name of a joined text (`Recipe.reads`)
     raises: DamagedStore if the roster is damaged
     """
+    if reads not in MODALITIES:
+        return _joined_text_keys(store, reads)
     segments = committed_segments(store / FOLDER)
     if len(segments) == 1 and "names" in segments[0].arrays:
-        held, keys = _keys_of(segments[0].read("keys"), modality)
+        held, keys = _keys_of(segments[0].read("keys"), reads)
         return ClipKeys(keys, lambda: _taken(_names_of(segments[0]), held))
     number: dict[str, int] = {}
     parts: list[tuple[Numbers, Keys]] = []
     for segment in segments:
         names, table = _table_of(segment)
         rows = np.array([number.setdefault(name, len(number)) for name in names], dtype=np.int64)
-        held, keys = _keys_of(table, modality)
+        held, keys = _keys_of(table, reads)
         parts.append((rows[held], keys))
     found = np.zeros((len(number), KEY_BYTES), dtype=np.uint8)
     present = np.zeros(len(number), dtype=np.bool_)
@@ -69,7 +72,18 @@ def clip_keys(store: Path, modality: Modality) -> ClipKeys:
     return ClipKeys(found[present], lambda: _taken(list(number), present))
 
 
-def _keys_of(table: Keys, modality: Modality) -> tuple[NDArray[np.bool_], Keys]:
+def _joined_text_keys(store: Path, reads: str) -> ClipKeys:
+    """The keys of a joined text: they stand in the rows alone."""
+    found: dict[str, bytes] = {}
+    for row in roster_rows(store):
+        key = row["keys"].get(reads)
+        found[row["clip_id"]] = found.get(row["clip_id"], b"") if key is None else bytes.fromhex(key)
+    held = {clip_id: key for clip_id, key in found.items() if key}
+    keys = np.frombuffer(b"".join(held.values()), dtype=np.uint8).reshape(-1, KEY_BYTES)
+    return ClipKeys(keys, lambda: list(held))
+
+
+def _keys_of(table: Keys, modality: str) -> tuple[NDArray[np.bool_], Keys]:
     """Which rows of a segment's ``(n, 99)`` have a key of `modality`, and those keys."""
     column = MODALITIES.index(modality)
     held = table[:, column] == 1
@@ -125,7 +139,7 @@ def roster_rows(store: Path) -> Iterator[dict[str, Any]]:
 
     Of several for one clip the last one's columns count, and of each modality the last key that one of them names.
 
-    A row is ``{"clip_id": str, "keys": {modality: hex}, "columns": {name: value}}``.
+    A row is ``{"clip_id": str, "keys": {modality or joined text: hex}, "columns": {name: value}}``.
 
     raises: DamagedStore if a row is not that
     """
@@ -144,7 +158,7 @@ def _is_row(row: Mapping[str, Any]) -> bool:
     keys, columns = row.get("keys"), row.get("columns", {})
     if not (isinstance(row.get("clip_id"), str) and isinstance(keys, dict) and isinstance(columns, dict)):
         return False
-    return all(modality in MODALITIES and _is_key(key) for modality, key in keys.items())
+    return all((name in MODALITIES or JOINED_TEXT.fullmatch(name)) and _is_key(key) for name, key in keys.items())
 
 
 def _is_key(key: Any) -> bool:
@@ -166,14 +180,14 @@ def read_roster(store: Path) -> dict[str, dict[str, Any]]:
 def write_roster(
     store: Path,
     named: Sequence[tuple[str, Mapping[str, Any]]],
-    keys: Mapping[str, Mapping[Modality, str]],
+    keys: Mapping[str, Mapping[str, str]],
 ) -> list[str]:
     """Commit the rows that are new or changed.
 
     A row names only the keys found now, so that two writers of different modalities do not undo each other's.
 
     named: (clip_id, columns) in the manifest's order; columns replace the older ones, so a corrected label is obeyed
-    keys: clip_id to the keys found now; keys of other modalities stay
+    keys: clip_id to the keys found now, by what is read (`Recipe.reads`); others stay
     returns: the clips whose content is another than the roster said before
     """
     before = read_roster(store)

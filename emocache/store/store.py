@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emocache.errors import AmbiguousName, DamagedStore, NotAStore, StoreError, UnknownName
-from emocache.spec import MODALITIES, Modality, Recipe
+from emocache.spec import MODALITIES, Recipe
 from emocache.store.commit import ensure_group
 from emocache.store.documents import FORMAT, NAME, check_seal, group_document, read_group, require_plain, seal
 from emocache.store.feature import Feature
@@ -71,7 +71,7 @@ class Store:
     def __init__(self, path: Path, identity: str) -> None:
         self.path = path
         self.uuid = identity
-        self._clip_keys: dict[Modality, ClipKeys] = {}
+        self._clip_keys: dict[str, ClipKeys] = {}
 
     def __repr__(self) -> str:
         return f"<Store {self.path}: {len(self.features)} features, {len(self.roster)} clips>"
@@ -104,13 +104,13 @@ class Store:
             raise DamagedStore(
                 f"{folder}: its recipe does not give the fingerprint that it is filed under; the recipe was changed"
             )
-        return Feature(folder, recipe, partial(self._keys, recipe.modality))
+        return Feature(folder, recipe, partial(self._keys, recipe.reads))
 
-    def _keys(self, modality: Modality) -> ClipKeys:
-        """The clips that have `modality`; read once, and without keeping the rows' other columns in memory."""
-        if modality not in self._clip_keys:
-            self._clip_keys[modality] = clip_keys(self.path, modality)
-        return self._clip_keys[modality]
+    def _keys(self, reads: str) -> ClipKeys:
+        """The clips that have what a feature `reads`; read once, without keeping the rows' other columns in memory."""
+        if reads not in self._clip_keys:
+            self._clip_keys[reads] = clip_keys(self.path, reads)
+        return self._clip_keys[reads]
 
     def add_feature(self, recipe: Recipe, versions: Mapping[str, str]) -> Feature:
         """The feature of `recipe`, made if the store does not have it.

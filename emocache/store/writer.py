@@ -18,12 +18,15 @@ from emocache.store.parser import KEY_BYTES
 
 FLUSH_CLIPS = 256
 FLUSH_BYTES = 8 * 2**20
+FLUSH_RAGGED_BYTES = 64 * 2**20
+"""A clip's tokens take megabytes: a segment of a few clips would be one of hundreds of thousands."""
 FLUSH_SECONDS = 30.0
 
 
 @dataclass
 class FeatureWriter:
-    """Collects finished cells and commits them as segments: at 256 clips, 8 MB or 30 s, whichever comes first.
+    """Collects finished cells and commits them as segments: at 256 clips, 8 MB (64 MB of ragged
+    cells) or 30 s, whichever comes first.
 
     folder: the feature's folder; layers: the layers of every row that is added
     """
@@ -52,7 +55,7 @@ class FeatureWriter:
         self._values.append(values)
         self._bytes += values.nbytes
         self._succeeded.append({"status": "ok", "facts": dict(facts)})
-        self._flush_if_due()
+        self.flush_if_due()
 
     def _check(self, key: bytes, values: NDArray[Any]) -> None:
         shape = values.shape
@@ -71,11 +74,13 @@ class FeatureWriter:
     def add_failure(self, row: Mapping[str, Any]) -> None:
         """Add the ledger row of a clip that failed."""
         self._failed.append(dict(row))
-        self._flush_if_due()
+        self.flush_if_due()
 
-    def _flush_if_due(self) -> None:
+    def flush_if_due(self) -> None:
+        """Commit what is held if it is enough, or has waited long enough; for who adds nothing for a while."""
         late = time.monotonic() - self._since > FLUSH_SECONDS
-        if len(self._succeeded) + len(self._failed) >= FLUSH_CLIPS or self._bytes >= FLUSH_BYTES or late:
+        most = FLUSH_RAGGED_BYTES if self._values and self._values[0].ndim == 3 else FLUSH_BYTES
+        if len(self._succeeded) + len(self._failed) >= FLUSH_CLIPS or self._bytes >= most or late:
             self.flush()
 
     def flush(self) -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from emocache.extract import digests
-from emocache.extract.digests import source_digests
-from emocache.extract.weights import file_digest
+from emocache.extract.digests import file_digest, source_digests
 
 LONG_AGO_NS = 1_600_000_000_000_000_000
 

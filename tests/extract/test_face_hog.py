@@ -68,7 +68,8 @@ def test_a_talking_head_is_decoded_to_crops_and_geometry(decoded: Decoded) -> No
     facts = dict(decoded.facts)
     assert facts.pop("decoder") in ("decord", "av")
     assert facts == {
-        "frames": 8, "faces": 8, "face_share": 1.0, "detector": "mtcnn", "duration_s": 2.0,
+        "frames": 8, "faces": 8, "face_share": 1.0, "face_jumps": 0, "faces_at_once": 1, "detector": "mtcnn",
+        "duration_s": 2.0,
         "width": 320, "height": 240, "truncated": False,
     }  # fmt: skip
 

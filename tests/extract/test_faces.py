@@ -206,18 +206,18 @@ def test_the_largest_face_over_time_is_followed() -> None:
     speaker = [face(0.3 + 0.02 * k, 0.5, 0.2) for k in range(5)]
     passer_by = {1: face(0.8, 0.5, 0.15), 2: face(0.85, 0.5, 0.25)}
     frames = [[passer_by[k], one] if k in passer_by else [one] for k, one in enumerate(speaker)]
-    assert follow(frames) == [0, 1, 1, 0, 0]
+    assert follow(frames).chosen == (0, 1, 1, 0, 0)
 
 
 def test_a_face_that_was_lost_is_found_again() -> None:
     frames = [[face(0.3, 0.5)], [], [face(0.8, 0.5, 0.1), face(0.32, 0.5)]]
-    assert follow(frames) == [0, None, 1]
+    assert follow(frames).chosen == (0, None, 1)
 
 
 def test_after_a_cut_the_face_that_is_there_stands_in() -> None:
     frames = [[face(0.2, 0.5)], [face(0.2, 0.5)], [face(0.8, 0.5)]]
-    assert follow(frames) == [0, 0, 0]
-    assert follow([[], []]) == [None, None]
+    assert follow(frames).chosen == (0, 0, 0)
+    assert follow([[], []]).chosen == (None, None)
 
 
 # --- crops -----------------------------------------------------------------------------------------------------------

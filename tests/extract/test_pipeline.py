@@ -10,9 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emocache.extract.pipeline import PADDING_LIMIT, WINDOW, Clock, Pipeline, Ready, Result, batches
-from emocache.extract.plan import Task
-from emocache.extract.workers import DecodePool
+from emocache.extract.batches import WINDOW, Ready, batches
+from emocache.extract.lane import Clock, Lane, Result
+from emocache.extract.pipeline import Pipeline
+from emocache.extract.plan import Job, Task
+from emocache.extract.workers import DecodePool, Outcome
 from emocache.spec import Decoded, Decoder, Modality, Source
 
 
@@ -30,7 +32,8 @@ class Fake:
     """An encoder whose one frame is the payload's value in every layer, and which can be told to fail."""
 
     most: int = 100
-    """Larger batches do not fit."""
+    """Larger batches do not fit, and raise `full`."""
+    full: Exception = field(default_factory=lambda: torch.OutOfMemoryError("out of memory"))
     spoiled: float = -1.0
     """No batch with this value can be encoded."""
     width: int = 2
@@ -39,6 +42,8 @@ class Fake:
     modality: Modality = "text"
     depth: int = 3
     dim: int = 2
+    grid: tuple[int, int] = (1, 1)
+    dtypes: tuple[str, ...] = ("float32",)
     batch_size: int = 16
 
     def recipe(self) -> Mapping[str, Any]:
@@ -55,7 +60,7 @@ class Fake:
     def forward(self, batch: Sequence[Any], layers: Sequence[int]) -> tuple[torch.Tensor, Sequence[int]]:
         self.seen.append(len(batch))
         if len(batch) > self.most:
-            raise torch.OutOfMemoryError("out of memory")
+            raise self.full
         if self.spoiled in batch:
             raise RuntimeError("cannot encode this")
         frames = torch.tensor(batch).reshape(-1, 1, 1, 1).expand(-1, len(layers), 3, self.width).clone()
@@ -64,10 +69,20 @@ class Fake:
 
 
 def run(encoder: Fake, texts: list[str], storage: str = "float32") -> dict[str, Result]:
-    tasks = [Task(text.encode(), Source("text", text=text), (text,), (1, 2)) for text in texts]
-    pipeline = Pipeline(encoder, (1, 2), "mean", np.dtype(storage), Clock())
-    with DecodePool(encoder.decoder(), 1) as pool:
-        return {result.task.clip_ids[0]: result for result in pipeline.run(tasks, pool)}
+    """Encode texts; the result of each."""
+    return {result.task.source.text or "": result for result in all_results(encoder, texts, storage)}
+
+
+def all_results(
+    encoder: Fake, texts: list[str], storage: str = "float32", poolings: tuple[str, ...] = ("mean",)
+) -> list[Result]:
+    sources = [Source("text", text=text) for text in texts]
+    tasks = [Task(0, number, source, ((1, 2),) * len(poolings)) for number, source in enumerate(sources)]
+    jobs = [Job(((0, task.source),), ((task, 0),)) for task in tasks]
+    clock = Clock()
+    pipeline = Pipeline([Lane(encoder, poolings, np.dtype(storage), "cpu", clock)], clock)
+    with DecodePool([encoder.decoder()], 1) as pool:
+        return list(pipeline.run(jobs, pool))
 
 
 def test_every_task_has_one_result_with_its_own_values() -> None:
@@ -79,12 +94,42 @@ def test_every_task_has_one_result_with_its_own_values() -> None:
         assert result.facts == {"seen": text}
 
 
-def test_a_batch_that_does_not_fit_is_halved_until_it_does() -> None:
-    encoder = Fake(most=3)
-    found = run(encoder, [str(number) for number in range(16)])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 8 GB)"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
+        MemoryError(),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_halved_and_the_smaller_size_remembered(error: Exception) -> None:
+    encoder = Fake(most=8, full=error)
+    found = run(encoder, [str(number) for number in range(48)])
     assert all(result.values is not None for result in found.values())
-    assert max(encoder.seen) == 16
-    assert encoder.seen.count(2) == 8
+    assert encoder.seen == [16] + [8] * 6
+
+
+def test_a_clip_that_alone_does_not_fit_fails_and_batches_stay_as_they_were() -> None:
+    encoder = Fake(most=0)
+    failure = run(encoder, ["1"])["1"].failure
+    assert failure is not None
+    assert (failure.stage, failure.error) == ("forward", "OutOfMemoryError")
+    lane = Lane(encoder, ("mean",), np.dtype("float32"), "cpu", Clock())
+    source = Source("text", text="1")
+    list(lane.take(Task(0, 0, source, ((1,),)), Outcome(Decoded(1.0, 1, {}))))
+    assert [result.failure is not None for result in lane.finish()] == [True]
+    assert lane.limit == encoder.batch_size
+
+
+def test_the_poolings_of_an_encoder_share_one_forward() -> None:
+    encoder = Fake()
+    found = all_results(encoder, ["1", "2", "3"], poolings=("mean", "stats7", "segments:3", "tokens"))
+    assert encoder.seen == [3]
+    assert len(found) == 12
+    shapes = {result.pooling: result.values.shape for result in found if result.values is not None}
+    assert shapes == {0: (2, 2), 1: (2, 14), 2: (2, 6), 3: (1, 2, 2)}
 
 
 def test_a_clip_that_spoils_its_batch_fails_alone() -> None:
@@ -125,13 +170,18 @@ def test_an_encoder_that_breaks_its_promise_of_shape_is_told_so() -> None:
     assert "frames of shape (1, 2, 3, 3) for 1 clips, promised (1, 2, time, 2); correct the encoder" in failure.message
 
 
-@given(st.lists(st.integers(1, 40), max_size=60))
-def test_batches_lose_nothing_fit_their_limit_and_pad_little(sizes: list[int]) -> None:
-    task = Task(b"", Source("text"), ("c",), (1,))
-    window: list[Ready] = [(task, Decoded(None, size, {"at": at})) for at, size in enumerate(sizes)]
-    found = list(batches(window, Fake(batch_size=100)))
-    assert sorted(decoded.facts["at"] for batch in found for _, decoded in batch) == list(range(len(sizes)))
+@given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 2)), max_size=60), st.sampled_from([1.0, 1.04, 1.15]))
+def test_batches_lose_nothing_fit_their_limit_pad_little_and_miss_the_same_layers(
+    clips: list[tuple[int, int]], padding: float
+) -> None:
+    window = [
+        Ready(Task(0, at, Source("text"), ((layer,),)), Decoded(None, size, {"at": at}))
+        for at, (size, layer) in enumerate(clips)
+    ]
+    found = list(batches(window, Fake(), lambda: 100, padding))
+    assert sorted(decoded.facts["at"] for batch in found for _, decoded in batch) == list(range(len(clips)))
     for batch in found:
         real = [decoded.size for _, decoded in batch]
         assert len(batch) * max(real) <= 100
-        assert len(batch) * max(real) <= PADDING_LIMIT * sum(real)
+        assert len(batch) * max(real) <= padding * sum(real)
+        assert len({task.wanted for task, _ in batch}) == 1

@@ -1,5 +1,7 @@
 """Pooling against numpy."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from emocache.errors import EncoderFault
 from emocache.extract.pooling import pool
+from emocache.spec import is_ragged, pooled_dim
 
 FRAMES = hnp.arrays(
     np.float32,
@@ -17,20 +20,113 @@ FRAMES = hnp.arrays(
 )
 
 
+@st.composite
+def videos(draw: st.DrawFn) -> np.ndarray:
+    """``(layer, time, row, column, dim)``."""
+    shape = [draw(st.integers(1, most)) for most in (2, 9, 6, 6, 3)]
+    return np.random.default_rng(draw(st.integers(0, 99))).normal(size=shape).astype(np.float32)
+
+
+def pooled(video: np.ndarray, pooling: str) -> np.ndarray:
+    layers, steps, rows, columns, dim = video.shape
+    frames = torch.from_numpy(video.reshape(layers, steps * rows * columns, dim))
+    return pool(frames, pooling, (rows, columns)).numpy()
+
+
+def spans(values: np.ndarray, axis: int, count: int) -> np.ndarray:
+    """The mean of each of `count` equal spans, written down slowly."""
+    length = values.shape[axis]
+    parts = []
+    for i in range(count):
+        steps = [
+            t for t in range(length) if t >= math.floor(i * length / count) and t < math.ceil((i + 1) * length / count)
+        ]
+        parts.append(values.astype(np.float64).take(steps, axis).mean(axis))
+    return np.stack(parts, axis)
+
+
 @given(FRAMES)
 def test_stats7_is_numpys_mean_std_and_percentiles_in_that_order(frames: np.ndarray) -> None:
     exact = frames.astype(np.float64)
     expected = [exact.mean(1), exact.std(1), *np.percentile(exact, [10, 25, 50, 75, 90], axis=1)]
-    pooled = pool(torch.from_numpy(frames), "stats7").numpy()
-    np.testing.assert_allclose(pooled, np.concatenate(expected, axis=-1), rtol=2e-6, atol=2e-4)
+    found = pool(torch.from_numpy(frames), "stats7").numpy()
+    np.testing.assert_allclose(found, np.concatenate(expected, axis=-1), rtol=2e-6, atol=2e-4)
     np.testing.assert_array_equal(
-        pooled[:, 2 * frames.shape[-1] :], np.concatenate(expected[2:], axis=-1).astype(np.float32)
+        found[:, 2 * frames.shape[-1] :], np.concatenate(expected[2:], axis=-1).astype(np.float32)
     )
 
 
 @given(FRAMES)
 def test_mean_is_the_mean_over_time(frames: np.ndarray) -> None:
     np.testing.assert_allclose(pool(torch.from_numpy(frames), "mean").numpy(), frames.mean(1), rtol=2e-6, atol=2e-4)
+
+
+@given(FRAMES, st.integers(1, 50))
+def test_segments_are_the_means_of_equal_time_spans_also_where_there_are_more_of_them_than_frames(
+    frames: np.ndarray, count: int
+) -> None:
+    expected = spans(frames, 1, count).reshape(len(frames), -1)
+    found = pool(torch.from_numpy(frames), f"segments:{count}").numpy()
+    np.testing.assert_allclose(found, expected, rtol=2e-6, atol=2e-4)
+
+
+def test_two_frames_in_four_segments_stand_twice_each() -> None:
+    frames = torch.tensor([[[1.0], [3.0]]])
+    assert pool(frames, "segments:4").tolist() == [[1, 1, 3, 3]]
+    assert pool(frames, "segments:3").tolist() == [[1, 2, 3]]
+
+
+@given(FRAMES)
+def test_tokens_are_the_frames_themselves_time_first(frames: np.ndarray) -> None:
+    for pooling in ("tokens", "time", f"tokens:{frames.shape[1]}"):
+        np.testing.assert_array_equal(pool(torch.from_numpy(frames), pooling).numpy(), frames.swapaxes(0, 1))
+
+
+@given(FRAMES, st.integers(1, 39))
+def test_fewer_tokens_of_a_sound_are_means_of_equal_time_spans(frames: np.ndarray, most: int) -> None:
+    found = pool(torch.from_numpy(frames), f"tokens:{most}").numpy()
+    expected = frames if frames.shape[1] <= most else spans(frames, 1, most)
+    np.testing.assert_allclose(found, expected.swapaxes(0, 1), rtol=2e-6, atol=2e-4)
+
+
+@given(videos())
+def test_over_space_the_mean_comes_first_and_then_what_is_asked_over_time(video: np.ndarray) -> None:
+    over_time = video.astype(np.float64).mean((2, 3))
+    close = {"rtol": 1e-5, "atol": 1e-5}
+    np.testing.assert_allclose(pooled(video, "mean"), over_time.mean(1), **close)
+    np.testing.assert_allclose(pooled(video, "time"), over_time.swapaxes(0, 1), **close)
+    segments = spans(over_time, 1, 3).reshape(len(video), -1)
+    np.testing.assert_allclose(pooled(video, "segments:3"), segments, **close)
+    stats = [over_time.mean(1), over_time.std(1), *np.percentile(over_time, [10, 25, 50, 75, 90], axis=1)]
+    np.testing.assert_allclose(pooled(video, "stats7"), np.concatenate(stats, -1), **close)
+
+
+@given(videos(), st.integers(1, 120))
+def test_fewer_tokens_of_a_video_keep_the_largest_square_grid_that_fits_then_shorten_time(
+    video: np.ndarray, most: int
+) -> None:
+    layers, steps, rows, columns, dim = video.shape
+    found = pooled(video, f"tokens:{most}")
+    if steps * rows * columns <= most:
+        expected = video
+    else:
+        fitting = [edge for edge in range(1, min(rows, columns) + 1) if edge * edge * steps <= most]
+        edge = max(fitting, default=1)
+        expected = spans(spans(video, 2, edge), 3, edge)
+        if not fitting:
+            expected = spans(expected, 1, most)
+    expected = expected.reshape(layers, -1, dim).swapaxes(0, 1)
+    assert len(found) <= most
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "stats7", "segments:5", "time", "tokens", "tokens:7"])
+def test_a_pooled_row_is_as_long_as_the_plan_says(pooling: str) -> None:
+    found = pool(torch.randn(2, 3 * 4 * 4, 8), pooling, (4, 4))
+    assert found.shape[-1] == pooled_dim(pooling, 8)
+    assert found.ndim == (3 if is_ragged(pooling) else 2)
+    assert found.shape[-2 if is_ragged(pooling) else 0] == 2
+    assert found.dtype == torch.float32
 
 
 def test_a_constant_stays_exactly_itself() -> None:
@@ -47,3 +143,8 @@ def test_half_precision_is_pooled_in_float32() -> None:
 def test_a_clip_without_a_frame_is_refused() -> None:
     with pytest.raises(EncoderFault, match="no frame to pool; it is shorter than one step"):
         pool(torch.zeros(2, 0, 3), "mean")
+
+
+def test_frames_that_do_not_fill_the_grid_are_refused() -> None:
+    with pytest.raises(EncoderFault, match="7 frames are not a whole number of time steps of 2 x 2 tokens; correct"):
+        pool(torch.zeros(1, 7, 3), "mean", (2, 2))

@@ -107,7 +107,7 @@ def test_a_name_that_now_stands_for_other_content_is_pointed_out(folder: Path) -
     extract()
     write_wav(folder / "2.wav", 77)
     summary = emocache.extract_features("prosody", workers=1)
-    assert summary.moved == ["c2"]
+    assert summary.moved == ("c2",)
     assert "now other content than before under the name c2" in str(summary)
     assert (summary.computed, summary.held) == (1, 5)
 
@@ -266,11 +266,11 @@ def test_wrong_names_and_options_are_answered_with_the_right_ones(folder: Path) 
         BadOption, match=r"--layers '16-21': layers run from 0 \(before the first block\) to 0, 1 in all"
     ):
         extract(layers="16-21")
-    with pytest.raises(BadOption, match="--dtype 'fp16' is not known; known: float32, bfloat16, float16"):
+    with pytest.raises(BadOption, match="--dtype 'fp16' is not known; known: auto, float32, bfloat16, float16"):
         extract(dtype="fp16")
     with pytest.raises(BadOption, match="--storage 'int8' is not known"):
         extract(storage="int8")
-    with pytest.raises(BadOption, match="encoder prosody has no option face_detector; it has: none"):
+    with pytest.raises(BadOption, match="--face-detector: none of prosody takes it; leave it out"):
         extract(face_detector="mtcnn")
     with pytest.raises(BadOption, match=r"--device 'cuda:77' is not usable here .* auto takes the fastest"):
         extract(device="cuda:77")

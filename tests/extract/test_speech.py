@@ -1,38 +1,26 @@
-"""HuBERT and wav2vec 2.0 against transformers, on small random models of both norm styles."""
+"""HuBERT, wav2vec 2.0 and WavLM against transformers, on small random models of every norm style."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+from transformers import HubertForCTC, Wav2Vec2FeatureExtractor
 
-from emocache.errors import WeightsError
+from emocache.errors import BadOption, WeightsError
 from emocache.extract.encoders.speech import SpeechEncoder, normalized
-from emocache.extract.pipeline import batches
-from emocache.extract.plan import Task
-from emocache.spec import Decoded, Source
+from emocache.extract.pooling import pool
+from emocache.spec import Decoded, Recipe
 
-DEPTH = 5
-SMALL: dict[str, Any] = {
-    "hidden_size": 32,
-    "num_hidden_layers": DEPTH,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "conv_dim": (16,) * 7,
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
-}
-STYLES = {
-    "hubert, layer norm": (HubertModel, HubertConfig, "layer", True),
-    "hubert, group norm": (HubertModel, HubertConfig, "group", False),
-    "wav2vec2, layer norm": (Wav2Vec2Model, Wav2Vec2Config, "layer", True),
-    "wav2vec2, group norm": (Wav2Vec2Model, Wav2Vec2Config, "group", False),
-}
+from .speech_models import DEPTH, DIM, STYLES, hidden_states, processed, waves, write_speech_model
+
 Make = Callable[[str], Path]
+PADDED_APART = {"hubert, group norm", "wav2vec2, group norm", "wavlm, group norm", "hubert, batch norm"}
+"""Styles in which padding changes the numbers, mask or not."""
 
 
 @pytest.fixture(scope="module")
@@ -42,86 +30,76 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
 
     def folder(style: str) -> Path:
         if style not in made:
-            model, config, norm, stable = STYLES[style]
-            torch.manual_seed(3)
-            made[style] = tmp_path_factory.mktemp("model")
-            model(config(**SMALL, feat_extract_norm=norm, do_stable_layer_norm=stable)).save_pretrained(made[style])
-            Wav2Vec2FeatureExtractor(return_attention_mask=stable).save_pretrained(made[style])
+            made[style] = write_speech_model(tmp_path_factory.mktemp("model"), style)
         return made[style]
 
     return folder
 
 
-def waves(*sizes: int) -> list[np.ndarray]:
-    generator = np.random.default_rng(5)
-    return [generator.normal(0.01, 0.1, size).astype(np.float32) for size in sizes]
+def encoder_of(folder: Path, **options: object) -> SpeechEncoder:
+    return SpeechEncoder("hubert-large", "nobody/nothing", weights=folder, **options)  # type: ignore[arg-type]
 
 
-def reference(folder: Path, wave: np.ndarray) -> torch.Tensor:
-    """``(layer, time, dim)`` of the full model, one clip alone, by transformers' own processor.
-
-    The last layer is `last_hidden_state`: transformers 4 put it into ``hidden_states[-1]`` too, with the final
-    LayerNorm; transformers 5 leaves that entry without. The library's version must not change a feature's numbers.
-    """
-    model = (HubertModel if "hubert" in (folder / "config.json").read_text() else Wav2Vec2Model).from_pretrained(folder)
-    processor = Wav2Vec2FeatureExtractor.from_pretrained(folder)
-    inputs = processor(wave, sampling_rate=16000, return_tensors="pt")
-    with torch.inference_mode():
-        output = model.eval()(inputs.input_values, output_hidden_states=True)
-    return torch.cat([*output.hidden_states[:-1], output.last_hidden_state])
-
-
-def started(folder: Path, layers: list[int]) -> SpeechEncoder:
-    encoder = SpeechEncoder("hubert-large", "nobody/nothing", weights=folder)
-    encoder.load("cpu", "float32", layers)
+def started(folder: Path, layers: list[int], dtype: str = "float32", **options: object) -> SpeechEncoder:
+    encoder = encoder_of(folder, **options)
+    encoder.load("cpu", dtype, layers)
     return encoder
 
 
+def close(got: torch.Tensor, expected: torch.Tensor, relative: float) -> None:
+    """Within `relative` of the largest value of each layer; layers are the first axis."""
+    scale = expected.float().abs().amax(dim=(1, 2), keepdim=True)
+    assert ((got.float() - expected.float()).abs() <= relative * scale).all()
+
+
 @pytest.mark.parametrize("style", STYLES)
-@pytest.mark.parametrize("layers", [[0], [2, 3], [DEPTH], [0, 1, 2, 3, 4, 5], [3, 5]])
+@pytest.mark.parametrize("layers", [[0], [2, 3], [DEPTH], [0, 1, 2, 3, 4, 5], [5, 3]])
 def test_layer_k_is_the_full_models_hidden_state_k(make: Make, style: str, layers: list[int]) -> None:
     folder, (wave,) = make(style), waves(9000)
     with torch.inference_mode():
         frames, lengths = started(folder, layers).forward([wave], layers)
-    expected = reference(folder, wave)[layers]
+    expected = hidden_states(folder, processed(folder, wave))[0, layers]
     assert frames.shape == (1, *expected.shape)
     assert lengths == [expected.shape[1]]
-    torch.testing.assert_close(frames[0], expected, rtol=1e-5, atol=1e-5)
+    close(frames[0], expected, 1e-5)
 
 
 @pytest.mark.parametrize("style", STYLES)
 def test_only_the_blocks_up_to_the_highest_layer_are_loaded(make: Make, style: str) -> None:
-    assert len(started(make(style), [1, 2]).model.encoder.layers) == 2
+    one, two = (started(make(style), layers).network for layers in ([0, 1], [1, 2]))
+    assert (len(one.encoder.layers), len(two.encoder.layers)) == (1, 2)
+    block = sum(parameter.numel() for parameter in two.encoder.layers[1].parameters())
+    assert two.num_parameters() - one.num_parameters() == block
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_a_clip_is_the_same_alone_and_in_any_batch(make: Make, style: str) -> None:
-    encoder = started(make(style), [1, 4])
-    clips = waves(9000, 400, 7321, 16000, 9000, 9000)
-    window = [
-        (Task(bytes(32), Source("audio"), (str(number),), (1, 4)), Decoded(wave, len(wave), {}))
-        for number, wave in enumerate(clips)
-    ]
+@pytest.mark.parametrize(("dtype", "relative"), [("float32", 1e-4), ("bfloat16", 2e-2)])
+def test_a_clip_is_the_same_alone_and_in_any_batch(make: Make, style: str, dtype: str, relative: float) -> None:
+    encoder = started(make(style), [1, DEPTH], dtype)
+    sizes = (9000,) * 4 if style in PADDED_APART else (9000, 400, 7321, 16000, 720, 9000)
+    clips = waves(*sizes)
     with torch.inference_mode():
-        whole = list(batches(window, encoder)) if "group" in style else [window]
-        for batch in whole:
-            frames, lengths = encoder.forward([decoded.payload for _, decoded in batch], [1, 4])
-            for row, (length, (_, decoded)) in enumerate(zip(lengths, batch, strict=True)):
-                alone, (count,) = encoder.forward([decoded.payload], [1, 4])
-                assert length == count == alone.shape[2]
-                torch.testing.assert_close(frames[row, :, :length], alone[0], rtol=1e-4, atol=1e-5)
+        frames, lengths = encoder.forward(clips, [1, DEPTH])
+        for row, length, clip in zip(frames, lengths, clips, strict=True):
+            alone, (count,) = encoder.forward([clip], [1, DEPTH])
+            assert length == count == alone.shape[2]
+            close(row[:, :length], alone[0], relative)
 
 
-def test_group_norm_models_share_a_batch_at_equal_length_only(make: Make) -> None:
-    encoder = SpeechEncoder("wav2vec2-large", "nobody/nothing", weights=make("wav2vec2, group norm"))
-    window = [
-        (Task(bytes(32), Source("audio"), ("c",), (1,)), Decoded(None, size, {})) for size in (900, 901, 900, 905, 905)
-    ]
-    assert [[decoded.size for _, decoded in batch] for batch in batches(window, encoder)] == [
-        [900, 900],
-        [901],
-        [905, 905],
-    ]
+@pytest.mark.parametrize("style", STYLES)
+def test_models_that_padding_changes_share_a_batch_at_equal_length_only(make: Make, style: str) -> None:
+    encoder = encoder_of(make(style))
+    keys = [encoder.batch_key(Decoded(None, size, {})) for size in (900, 900, 901)]
+    assert keys == ([900, 900, 901] if style in PADDED_APART else [None] * 3)
+
+
+@pytest.mark.parametrize("style", sorted(PADDED_APART))
+def test_those_models_need_it(make: Make, style: str) -> None:
+    encoder = started(make(style), [DEPTH])
+    with torch.inference_mode():
+        frames, (length, _) = encoder.forward(waves(7000, 9000), [DEPTH])
+        alone, _ = encoder.forward(waves(7000), [DEPTH])
+    assert (frames[0, :, :length] - alone[0]).abs().max() > 1e-3
 
 
 def test_a_wave_is_normalised_as_the_models_own_processor_does_it() -> None:
@@ -130,73 +108,204 @@ def test_a_wave_is_normalised_as_the_models_own_processor_does_it() -> None:
         np.testing.assert_array_equal(normalized(wave), expected)
 
 
-def test_the_recipe_changes_with_the_weights_and_with_the_configuration_alone(make: Make, tmp_path: Path) -> None:
-    original = SpeechEncoder("hubert-large", "x/y", weights=make("hubert, layer norm")).recipe()
-    other = tmp_path / "other"
-    HubertModel.from_pretrained(make("hubert, layer norm")).save_pretrained(other)
-    Wav2Vec2FeatureExtractor().save_pretrained(other)
-    config = other / "config.json"
-    config.write_text(
-        config.read_text().replace('"transformers_version"', '"_name_or_path": "x", "transformers_version"')
+def test_a_processor_that_does_not_normalise_is_obeyed(tmp_path: Path) -> None:
+    folder, (wave,) = write_speech_model(tmp_path, "wavlm, layer norm", normalize=False), waves(5000)
+    with torch.inference_mode():
+        frames, _ = started(folder, [3]).forward([wave], [3])
+    close(frames[0], hidden_states(folder, wave[None])[0, [3]], 1e-5)
+
+
+def test_a_checkpoint_of_a_fine_tuned_model_gives_the_encoder_inside(make: Make, tmp_path: Path) -> None:
+    source, (wave,) = make("hubert, layer norm"), waves(5000)
+    tuned = HubertForCTC.from_pretrained(source)
+    tuned.save_pretrained(tmp_path)
+    shutil.copy(source / "preprocessor_config.json", tmp_path)
+    with torch.inference_mode():
+        frames, _ = started(tmp_path, [2]).forward([wave], [2])
+    close(frames[0], hidden_states(source, processed(source, wave))[0, [2]], 1e-5)
+
+
+def test_an_old_pickled_checkpoint_is_read_without_running_it(make: Make, tmp_path: Path) -> None:
+    """Such as TencentGameMate/chinese-hubert-large: pytorch_model.bin, with the names of the older weight norm."""
+    source, (wave,) = make("hubert, layer norm"), waves(5000)
+    weights = load_file(source / "model.safetensors")
+    old = {
+        name.replace("parametrizations.weight.original0", "weight_g").replace(
+            "parametrizations.weight.original1", "weight_v"
+        ): value
+        for name, value in weights.items()
+    }
+    assert any(name.endswith("weight_g") for name in old)
+    torch.save(old, tmp_path / "pytorch_model.bin")
+    for name in ("config.json", "preprocessor_config.json"):
+        shutil.copy(source / name, tmp_path)
+    with torch.inference_mode():
+        frames, _ = started(tmp_path, [2]).forward([wave], [2])
+    close(frames[0], hidden_states(source, processed(source, wave))[0, [2]], 1e-5)
+
+
+def fingerprint(folder: Path, **options: object) -> str:
+    return Recipe(dict(encoder_of(folder, **options).recipe())).fingerprint
+
+
+@pytest.fixture
+def copied(make: Make, tmp_path: Path) -> Path:
+    """A model's folder that a test may change."""
+    return Path(shutil.copytree(make("hubert, layer norm"), tmp_path / "elsewhere"))
+
+
+def edit(path: Path, **entries: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **entries}))
+
+
+class TestRecipe:
+    """The fingerprint changes with whatever changes the numbers, and with nothing else."""
+
+    @pytest.mark.parametrize(
+        "options", [{"max_seconds": 20}, {"max_seconds": 0}, {"convention": "merbench"}, {"convention": "mer2023"}]
     )
-    assert SpeechEncoder("hubert-large", "x/y", weights=other).recipe() == original
-    config.write_text(config.read_text().replace('"layer_norm_eps": 1e-05', '"layer_norm_eps": 1e-06'))
-    assert SpeechEncoder("hubert-large", "x/y", weights=other).recipe()["config"] != original["config"]
-    weights = load_file(other / "model.safetensors")
-    weights["encoder.layer_norm.bias"] += 1e-3
-    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
-    assert SpeechEncoder("hubert-large", "x/y", weights=other).recipe()["weights"] != original["weights"]
+    def test_it_changes_with_each_option(self, make: Make, options: dict[str, object]) -> None:
+        assert fingerprint(make("hubert, layer norm"), **options) != fingerprint(make("hubert, layer norm"))
+
+    def test_it_changes_with_the_weights(self, make: Make, copied: Path) -> None:
+        weights = load_file(copied / "model.safetensors")
+        weights["encoder.layer_norm.bias"] += 1e-3
+        save_file(weights, copied / "model.safetensors", metadata={"format": "pt"})
+        assert fingerprint(copied) != fingerprint(make("hubert, layer norm"))
+
+    def test_it_changes_with_the_configuration(self, make: Make, copied: Path) -> None:
+        edit(copied / "config.json", layer_norm_eps=1e-6)
+        assert fingerprint(copied) != fingerprint(make("hubert, layer norm"))
+
+    def test_it_changes_with_the_processor(self, make: Make, copied: Path) -> None:
+        edit(copied / "preprocessor_config.json", do_normalize=False)
+        assert fingerprint(copied) != fingerprint(make("hubert, layer norm"))
+
+    def test_it_does_not_change_with_the_folder_nor_with_who_saved_it(self, make: Make, copied: Path) -> None:
+        edit(copied / "config.json", _name_or_path="x", transformers_version="4.1", dtype="float16", hidden_dropout=0.5)
+        edit(copied / "preprocessor_config.json", feature_extractor_type="x", processor_class="y")
+        assert fingerprint(copied) == fingerprint(make("hubert, layer norm"))
+
+    def test_it_does_not_change_with_device_batch_size_or_the_librarys_version(
+        self, make: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        encoder = started(make("hubert, layer norm"), [1])
+        encoder.batch_size = 1
+        monkeypatch.setattr("transformers.__version__", "9.9")
+        assert Recipe(dict(encoder.recipe())).fingerprint == fingerprint(make("hubert, layer norm"))
+
+    def test_the_default_written_out_is_the_default(self, make: Make) -> None:
+        assert fingerprint(make("hubert, layer norm"), max_seconds="30.0") == fingerprint(make("hubert, layer norm"))
 
 
-def test_a_checkpoint_that_lacks_a_parameter_is_refused_and_nothing_is_made_up(make: Make, tmp_path: Path) -> None:
-    broken = tmp_path / "broken"
-    HubertModel.from_pretrained(make("hubert, layer norm")).save_pretrained(broken)
-    Wav2Vec2FeatureExtractor().save_pretrained(broken)
-    weights = load_file(broken / "model.safetensors")
+def test_a_checkpoint_that_lacks_a_parameter_is_refused_and_nothing_is_made_up(copied: Path) -> None:
+    weights = load_file(copied / "model.safetensors")
     del weights["encoder.layers.1.attention.k_proj.weight"]
-    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
-    encoder = SpeechEncoder("hubert-large", "x/y", weights=broken)
+    save_file(weights, copied / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(WeightsError, match=r"do not fit config\.json.*k_proj\.weight; they would be made up at random"):
-        encoder.load("cpu", "float32", [2])
-    encoder.load("cpu", "float32", [1])  # the block that is broken is not needed
+        started(copied, [2])
+    started(copied, [1])  # the block that is broken is not needed
 
 
 def test_folders_that_are_no_model_say_what_they_lack(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"no config\.json; --weights names a folder"):
-        SpeechEncoder("hubert-large", "x/y", weights=tmp_path)
+    with pytest.raises(WeightsError, match=r"no config\.json; expected a folder as transformers"):
+        encoder_of(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(WeightsError, match=r"no weights; expected model\.safetensors or pytorch_model\.bin"):
-        SpeechEncoder("hubert-large", "x/y", weights=tmp_path)
+        encoder_of(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(WeightsError, match="model_type 'bert', hubert-large needs one of hubert, wav2vec2"):
-        SpeechEncoder("hubert-large", "x/y", weights=tmp_path)
+    with pytest.raises(WeightsError, match="model_type 'bert', hubert-large needs one of hubert, wav2vec2, wavlm"):
+        encoder_of(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "hubert"}')
     with pytest.raises(WeightsError, match=r"preprocessor_config\.json: missing"):
-        SpeechEncoder("hubert-large", "x/y", weights=tmp_path)
+        encoder_of(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text('{"sampling_rate": 8000}')
     with pytest.raises(WeightsError, match="listens at 8000 Hz, emocache decodes to 16000 Hz"):
-        SpeechEncoder("hubert-large", "x/y", weights=tmp_path)
+        encoder_of(tmp_path)
 
 
-def test_weights_that_can_neither_be_found_nor_downloaded_say_what_to_do(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(
-        WeightsError, match=r"hubert-large: the weights of facebook/x are not on this machine .*--weights DIR"
-    ):
-        SpeechEncoder("hubert-large", "facebook/x")
+class TestWindows:
+    """Clips above `max_seconds` are computed in windows that overlap."""
+
+    def test_a_clip_under_the_limit_is_untouched_bit_for_bit(self, make: Make) -> None:
+        (wave,) = waves(16_000)
+        with torch.inference_mode():
+            cut, _ = started(make("hubert, layer norm"), [2], max_seconds=1).forward([wave], [2])
+            whole, _ = started(make("hubert, layer norm"), [2], max_seconds=0).forward([wave], [2])
+        assert torch.equal(cut, whole)
+
+    @pytest.mark.parametrize("style", ["hubert, layer norm", "wav2vec2, group norm"])
+    def test_a_long_clip_is_its_windows_computed_one_by_one_and_put_together(self, make: Make, style: str) -> None:
+        """Slowly, by frame numbers: windows of at most 99 frames of 2 s, cut in the middle of what they share."""
+        folder, (wave,) = make(style), waves(95_000)
+        layers = [1, DEPTH]
+        with torch.inference_mode():
+            frames, (count,) = started(folder, layers, max_seconds=2).forward([wave], layers)
+        inputs = processed(folder, wave)
+        assert count == 296  # one pass gives (95000 - 400) // 320 + 1
+        spans = [(0, 81), (71, 152), (143, 224), (215, 296)]
+        kept = [(0, 76), (76, 147), (147, 219), (219, 296)]
+        parts = [
+            hidden_states(folder, inputs[:, 320 * start : 320 * (stop - 1) + 400])[
+                0, layers, low - start : high - start
+            ]
+            for (start, stop), (low, high) in zip(spans, kept, strict=True)
+        ]
+        slowly = torch.cat(parts, dim=1)
+        close(frames[0], slowly, 1e-5)
+        for pooling in ("mean", "stats7", "segments:3"):
+            torch.testing.assert_close(pool(frames[0], pooling), pool(slowly, pooling), rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize("style", ["hubert, layer norm", "wav2vec2, post-norm", "wavlm, layer norm"])
+    def test_before_the_first_block_windows_change_nothing(self, make: Make, style: str) -> None:
+        """The convolution of positions sees less far than a kept frame is from the edge of its window."""
+        (wave,) = waves(200_000)
+        with torch.inference_mode():
+            cut, _ = started(make(style), [0], max_seconds=5).forward([wave], [0])
+            whole, _ = started(make(style), [0], max_seconds=0).forward([wave], [0])
+        close(cut[0], whole[0], 1e-5)
+
+    def test_a_clip_of_95_seconds_has_the_frames_of_one_pass(self, make: Make) -> None:
+        (wave,) = waves(95 * 16_000 + 7)
+        with torch.inference_mode():
+            frames, (count,) = started(make("hubert, layer norm"), [1]).forward([wave], [1])
+        assert frames.shape == (1, 1, count, DIM)
+        assert count == (95 * 16_000 + 7 - 400) // 320 + 1
+
+    def test_long_and_short_clips_share_a_batch_and_passes_stay_small(
+        self, make: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        encoder = started(make("wavlm, layer norm"), [3], max_seconds=1)
+        encoder.batch_size = 3 * 16_000
+        clips = waves(50_000, 6000, 17_000)
+        with torch.inference_mode():
+            frames, lengths = encoder.forward(clips, [3])
+            sizes: list[int] = []
+            inner = encoder._pass
+            monkeypatch.setattr(
+                encoder, "_pass", lambda some, states: (sizes.append(len(some)), inner(some, states))[1]
+            )
+            encoder.forward(clips, [3])
+            for row, length, clip in zip(frames, lengths, clips, strict=True):
+                alone, _ = encoder.forward([clip], [3])
+                close(row[:, :length], alone[0], 1e-4)
+                assert not row[:, length:].any()
+        assert max(sizes) <= 3
+        assert len(sizes) > 1
+
+    @pytest.mark.parametrize("text", [-1, 0.5, "soon", "nan", "inf"])
+    def test_other_limits_are_refused(self, make: Make, text: object) -> None:
+        with pytest.raises(BadOption, match=rf"--max-seconds {text}: write seconds from 1, or 0 to compute each clip"):
+            encoder_of(make("hubert, layer norm"), max_seconds=text)
 
 
-def test_a_model_in_the_hubs_cache_is_found_without_the_network(
-    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    snapshot = tmp_path / "models--facebook--x" / "snapshots" / "abc"
-    snapshot.parent.mkdir(parents=True)
-    snapshot.symlink_to(make("hubert, layer norm"))
-    (tmp_path / "models--facebook--x" / "refs").mkdir()
-    (tmp_path / "models--facebook--x" / "refs" / "main").write_text("abc")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    assert SpeechEncoder("hubert-large", "facebook/x").folder == snapshot
+@pytest.mark.cuda
+@pytest.mark.parametrize("style", ["hubert, layer norm", "wav2vec2, group norm", "wavlm, layer norm"])
+def test_a_gpu_gives_the_numbers_of_the_cpu(make: Make, style: str) -> None:
+    encoder, clips = encoder_of(make(style)), waves(9000, 9000)
+    encoder.load("cuda", "float32", [0, 3, DEPTH])
+    with torch.inference_mode():
+        frames, _ = encoder.forward(clips, [0, 3, DEPTH])
+        expected, _ = started(make(style), [0, 3, DEPTH]).forward(clips, [0, 3, DEPTH])
+    for row, reference in zip(frames.cpu(), expected, strict=True):
+        close(row, reference, 1e-4)

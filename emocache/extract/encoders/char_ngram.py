@@ -7,7 +7,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emocache.errors import MediaError, WeightsError
+from emocache.errors import WeightsError
+from emocache.extract.media.text import visible_text
 from emocache.spec import Decoded, Decoder, Modality, Source
 
 if TYPE_CHECKING:
@@ -24,19 +25,7 @@ def read_text(source: Source) -> Decoded:
     returns: payload str; size and facts: characters
     raises: MediaError for a text without a visible character, or one that is not Unicode
     """
-    text = unicodedata.normalize("NFKC", source.text or "").strip()
-    if not text:
-        raise MediaError(
-            f"the clip's text is empty (found {source.text!r}), expected a transcript; "
-            "fill the manifest's `text` column, or leave the clip out of text features"
-        )
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise MediaError(
-            f"the clip's text is not Unicode: {text[error.start]!a} at character {error.start}; "
-            "write the manifest again as UTF-8"
-        ) from error
+    text = unicodedata.normalize("NFKC", visible_text(source)).strip()
     return Decoded(text, len(text), {"characters": len(text)})
 
 
@@ -53,6 +42,8 @@ class CharNgram:
     modality: Modality = "text"
     depth = 0
     dim = DIM
+    grid = (1, 1)
+    dtypes = ("float32",)
     batch_size = 100_000
 
     def __init__(self, weights: Path | None = None) -> None:

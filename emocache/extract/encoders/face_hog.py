@@ -11,9 +11,8 @@ A frame in which no face is found is not left out: the square in the frame's mid
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,16 +28,17 @@ from emocache.extract.faces.track import (
     RIGHT_EYE,
     WIDEN_PERCENT,
     Face,
-    Rgb,
     Square,
+    Track,
     centre_square,
     crop,
     eye_roll,
     face_square,
-    follow,
 )
-from emocache.extract.media.video import Frame, FrameSampler
-from emocache.spec import Decoded, Decoder, Modality, Source
+from emocache.extract.media.pixels import Rgb
+from emocache.extract.media.video import FrameSampler
+from emocache.extract.views.reader import decode
+from emocache.spec import Decoded, Decoder, Modality, Shared, Source
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,8 +63,6 @@ NEUTRAL: Mapping[str, tuple[float, ...]] = {
 }
 """The geometry of a face in the middle that looks into the camera, as each detector draws its box (GRID medians)."""
 _HOG_DIM = 1568
-_CHUNK = 16
-"""Frames detected together: bounds the memory; counted from the clip's start, so that no other clip has a say."""
 _FORWARD_CHUNK = 256
 """Crops computed together (35 MB of oriented gradients): each is computed for itself."""
 
@@ -81,6 +79,8 @@ class FaceHog:
     modality: Modality = "video"
     depth = 0
     dim = _HOG_DIM + len(GEOMETRY)
+    grid = (1, 1)
+    dtypes = ("float32",)
     batch_size = 4096
     """Frames: 26 MB of results."""
 
@@ -146,40 +146,37 @@ class FaceCrops:
 
     def __call__(self, source: Source) -> Decoded:
         """Raises MediaError or NoStream as `FrameSampler.read`."""
-        video = self.sampler.read(source)
-        views = [view for part in _parts(iter(video)) for view in self._views(part)]
-        chosen = follow([[view.face for view in candidates if view.face] for candidates in views])
-        picked = [candidates[index or 0] for candidates, index in zip(views, chosen, strict=True)]
-        faces = sum(view.face is not None for view in picked)
-        payload = {
-            "crops": np.stack([view.grey for view in picked]),
-            "geometry": np.array([view.geometry for view in picked], dtype=np.float32),
-        }
-        facts = {**video.facts(), "faces": faces, "face_share": faces / len(picked), "detector": self.detector.name}
-        return Decoded(payload, size=len(picked), facts=facts)
+        return decode(self, source)
 
-    def _views(self, frames: Sequence[Frame]) -> Iterator[list[_View]]:
-        """Of each frame a view of every face, so that the frame itself need not be kept; or of its middle."""
-        for frame, faces in zip(frames, self.detector.detect([frame.rgb for frame in frames]), strict=True):
-            yield [_face_view(frame.rgb, face) for face in faces] or [_middle_view(frame.rgb, self.detector.name)]
+    def decode_shared(self, source: Source, shared: Shared) -> Decoded:
+        """The same, in one pass with the other readers of the clip."""
+        return decode(self, source, shared)
+
+    def look(self, frame: Rgb, faces: Sequence[Face]) -> list[_View]:
+        """A view of every face, so that the frame itself need not be kept; or of its middle."""
+        return [_face_view(frame, face) for face in faces] or [_middle_view(frame, self.detector.name)]
+
+    def gather(self, kept: Sequence[_View], track: Track, times_s: Sequence[float]) -> tuple[Any, Mapping[str, Any]]:  # noqa: ARG002
+        """Crops and geometry."""
+        crops = np.stack([view.grey for view in kept])
+        return {"crops": crops, "geometry": np.array([view.geometry for view in kept], dtype=np.float32)}, {}
 
 
 @dataclass(frozen=True, eq=False)
 class _View:
-    """What one frame may give: a face or None, its ``(SIZE, SIZE)`` uint8 picture, the numbers of `GEOMETRY`."""
+    """What one frame may give: a face's or its middle's ``(SIZE, SIZE)`` uint8 picture, the numbers of `GEOMETRY`."""
 
-    face: Face | None
     grey: NDArray[np.uint8]
     geometry: tuple[float, ...]
 
 
 def _face_view(frame: Rgb, face: Face) -> _View:
     height, width = frame.shape[:2]
-    return _View(face, _grey(frame, face_square(face, height, width)), geometry(face, height, width))
+    return _View(_grey(frame, face_square(face, height, width)), geometry(face, height, width))
 
 
 def _middle_view(frame: Rgb, detector_name: str) -> _View:
-    return _View(None, _grey(frame, centre_square(*frame.shape[:2])), NEUTRAL[detector_name])
+    return _View(_grey(frame, centre_square(*frame.shape[:2])), NEUTRAL[detector_name])
 
 
 def _grey(frame: Rgb, square: Square) -> NDArray[np.uint8]:
@@ -199,8 +196,3 @@ def geometry(face: Face, height: int, width: int) -> tuple[float, ...]:
     eyes = float(np.linalg.norm(points[LEFT_EYE] - points[RIGHT_EYE])) / edge
     nose, mouth = level @ (points[NOSE] - middle) / edge, level @ (points[MOUTH] - middle) / edge
     return (1.0, *face.centre, edge / min(height, width), eyes, roll, *nose.tolist(), *mouth.tolist())
-
-
-def _parts(frames: Iterator[Frame]) -> Iterator[list[Frame]]:
-    while part := list(islice(frames, _CHUNK)):
-        yield part

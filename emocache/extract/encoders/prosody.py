@@ -86,6 +86,8 @@ class Prosody:
     modality: Modality = "audio"
     depth = 0
     dim = len(FEATURES)
+    grid = (1, 1)
+    dtypes = ("float32",)
     batch_size = 60 * RATE_HZ
 
     def __init__(self, weights: Path | None = None) -> None:

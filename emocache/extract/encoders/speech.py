@@ -1,122 +1,140 @@
-"""Pretrained speech transformers: HuBERT and wav2vec 2.0 through transformers, with only the blocks that are needed.
+"""Pretrained speech transformers on the raw wave: HuBERT, wav2vec 2.0 and WavLM, with only the blocks that are needed.
 
-Layer k is ``hidden_states[k]`` of the full model: 0 the input of the first block, k the output of block k. In models
-with ``do_stable_layer_norm`` the last layer alone has passed the final LayerNorm, as transformers 4 and the papers that
-used it have it (in transformers 5 that is `last_hidden_state`, and ``hidden_states[-1]`` stops before the norm). States
-are therefore taken from the blocks themselves, so that the library's version does not change a feature's numbers.
+Layer k is ``hidden_states[k]`` of the full model. In models with ``do_stable_layer_norm`` the last layer alone has
+passed the final LayerNorm, as transformers 4 and the papers that used it have it (in transformers 5
+``hidden_states[-1]`` stops before the norm).
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emocache.errors import WeightsError
+from emocache.errors import BadOption, WeightsError
+from emocache.extract.encoders.conventions import find_convention
+from emocache.extract.encoders.transformer import ModelFolder, load_network, recorded, stacked, to_device
+from emocache.extract.encoders.windows import OVERLAP, Piece, cut, in_passes, read_max_seconds
 from emocache.extract.media.audio import AudioDecoder
-from emocache.extract.weights import find_weights, read_json, weights_recipe
-from emocache.spec import RATE_HZ, Decoded, Modality
+from emocache.spec import COMPUTE_DTYPES, RATE_HZ, Decoded, Modality
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-FAMILIES = {"hubert", "wav2vec2"}
-UNUSED_WEIGHTS = {"masked_spec_embed"}
-"""Parameters of training that some checkpoints lack and no inference reads."""
+FAMILIES = {"hubert", "wav2vec2", "wavlm"}
+MAX_SECONDS = 30
 BATCH_SECONDS = 60
 NORMALIZE_EPS = 1e-7
 
 
 class SpeechEncoder:
-    """A HuBERT or wav2vec 2.0 model.
+    """A HuBERT, wav2vec 2.0 or WavLM model.
 
     name: as registered; hub_id: where its weights come from; weights: a local folder instead
+    max_seconds: longer clips are computed in windows; 0 never cuts; left out: 30
+    convention: `merbench` or `mer2023` turns it into an encoder with the single layer 0 that MERTools computes
     """
 
     modality: Modality = "audio"
+    grid = (1, 1)
     batch_size = BATCH_SECONDS * RATE_HZ
 
-    def __init__(self, name: str, hub_id: str, weights: Path | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        hub_id: str | None,
+        weights: Path | None = None,
+        *,
+        max_seconds: float | None = None,
+        convention: str | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
         self.name = name
-        self.folder = find_weights(name, hub_id, weights)
-        self.config = read_json(self.folder / "config.json")
-        if self.config.get("model_type") not in FAMILIES:
-            raise WeightsError(
-                f"{self.folder}: config.json says model_type {self.config.get('model_type')!r}, "
-                f"{name} needs one of {', '.join(sorted(FAMILIES))}"
-            )
-        self.processor = read_json(self.folder / "preprocessor_config.json")
-        self._check_rate()
-        self.depth = int(self.config["num_hidden_layers"])
-        self.dim = int(self.config["hidden_size"])
-
-    def _check_rate(self) -> None:
-        rate = self.processor.get("sampling_rate")
-        if rate != RATE_HZ:
-            raise WeightsError(f"{self.folder}: the model listens at {rate} Hz, emocache decodes to {RATE_HZ} Hz")
+        self.convention = find_convention(convention)
+        if self.convention is not None and max_seconds is not None:
+            raise BadOption(f"--convention {convention} cuts clips by its own rule; leave --max-seconds out")
+        self.max_samples = read_max_seconds(MAX_SECONDS if max_seconds is None else max_seconds)
+        self.model = ModelFolder.find(name, hub_id, weights, FAMILIES, trust_remote_code=trust_remote_code)
+        self.processor = self.model.json("preprocessor_config.json")
+        check_rate(self.model, self.processor)
+        self.blocks = int(self.model.setting("num_hidden_layers"))
+        self.depth = self.blocks if self.convention is None else 0
+        self.dim = int(self.model.setting("hidden_size"))
+        self.dtypes = COMPUTE_DTYPES if self.convention is None else ("float32",)
 
     def recipe(self) -> Mapping[str, Any]:
-        """Weights and configuration by digest, and what is done to the wave before the network."""
+        """Weights and configuration by digest, what is done to the wave before the network, and how it is cut."""
+        windows = {"max_samples": self.max_samples or 0, "overlap": f"1/{OVERLAP}"}
         return {
-            "family": self.config["model_type"],
-            **weights_recipe(self.folder),
+            **self.model.recipe(),
             "processor": {"do_normalize": str(self._normalizes).lower()},
             "audio": dict(self.decoder().recipe()),
+            **({"windows": windows} if self.convention is None else self.convention.recipe()),
         }
 
     def decoder(self) -> AudioDecoder:
         """Mono PCM at the model's rate, at least one frame of it long."""
-        return AudioDecoder(RATE_HZ, min_samples=self._receptive_field)
+        return AudioDecoder(RATE_HZ, min_samples=self._samples(1))
 
-    @property
-    def _receptive_field(self) -> int:
-        """How many samples one frame sees: a shorter clip has no frame at all."""
-        samples = 1
-        for kernel, stride in zip(
-            reversed(self.config["conv_kernel"]), reversed(self.config["conv_stride"]), strict=True
-        ):
-            samples = (samples - 1) * int(stride) + int(kernel)
+    @cached_property
+    def _convolutions(self) -> list[tuple[int, int]]:
+        """(kernel, stride) of each convolution before the blocks."""
+        kernels, strides = self.model.setting("conv_kernel"), self.model.setting("conv_stride")
+        return [(int(kernel), int(stride)) for kernel, stride in zip(kernels, strides, strict=True)]
+
+    def _frames(self, samples: int) -> int:
+        """How many frames a wave gives."""
+        for kernel, stride in self._convolutions:
+            samples = (samples - kernel) // stride + 1
         return samples
+
+    def _samples(self, frames: int) -> int:
+        """How many samples those frames see: 400 the first, 320 more each further one."""
+        for kernel, stride in reversed(self._convolutions):
+            frames = (frames - 1) * stride + kernel
+        return frames
 
     @property
     def _normalizes(self) -> bool:
         return bool(self.processor.get("do_normalize", True))
 
     @property
-    def _pads_safely(self) -> bool:
-        """Whether a mask undoes padding: not where a group norm averages over time, padding included."""
-        return self.config.get("feat_extract_norm") == "layer"
+    def pads_safely(self) -> bool:
+        """Whether a mask undoes padding: not where a norm averages over time, padding included, nor where the
+        convolution of positions sees what a batch norm made of the padding.
+        """
+        by_frame = self.model.setting("feat_extract_norm") == "layer"
+        return by_frame and not self.model.config.get("conv_pos_batch_norm")
 
     def batch_key(self, decoded: Decoded) -> Hashable:
         """Models with a group norm share a batch at exactly equal length only."""
-        return None if self._pads_safely else decoded.size
+        return None if self.pads_safely else decoded.size
 
     def load(self, device: str, dtype: str, layers: Sequence[int]) -> None:
         """Load the blocks up to the highest of `layers`, the others are not even read into the network.
 
         raises: WeightsError if the checkpoint lacks a parameter that the network needs
         """
-        import torch
-        from transformers import AutoConfig, AutoModel
+        highest = max(1, *self._states(layers))
+        settings = {"num_hidden_layers": highest}
+        if self.model.config.get("add_adapter"):
+            settings["add_adapter"] = False  # behind the last layer: nothing here reads it
+        self.network: Any = load_network(self.model, settings, device=device, dtype=dtype)
+        if self.model.config["model_type"] == "wavlm":
+            from emocache.extract.encoders.wavlm import fuse_attention
 
-        config = AutoConfig.from_pretrained(self.folder)
-        config.num_hidden_layers = max(1, *layers)
-        with _quiet():
-            model, report = AutoModel.from_pretrained(
-                self.folder, config=config, dtype=getattr(torch, dtype), output_loading_info=True
-            )
-        missing = sorted(set(report["missing_keys"]) - UNUSED_WEIGHTS)
-        if missing or report["mismatched_keys"]:
-            wrong = ", ".join(missing[:3] or [str(key) for key in report["mismatched_keys"]][:3])
-            raise WeightsError(
-                f"{self.folder}: the weights do not fit config.json, for example {wrong}; they would be made up "
-                "at random, so nothing is extracted; take the folder that belongs to this model"
-            )
-        self.model = model.eval().to(device)
+            fuse_attention(self.network)
+        self.batch_size = batch_samples(self.network.device)
+
+    def _states(self, layers: Sequence[int]) -> Sequence[int]:
+        """The hidden states that `layers` are made of."""
+        if self.convention is None:
+            return layers
+        return range(self.blocks + 1 - self.convention.states, self.blocks + 1)
 
     def forward(self, batch: Sequence[NDArray[np.float32]], layers: Sequence[int]) -> tuple[Tensor, list[int]]:
         """Frames of some waves.
@@ -124,72 +142,63 @@ class SpeechEncoder:
         batch: float32 ``(samples,)`` each, 16 kHz
         returns: ``(clip, layer, time, dim)`` in the compute dtype, 50 frames a second, and each clip's frame count
         """
+        states = self._states(layers)
+        waves = [normalized(wave) if self._normalizes else wave for wave in batch]
+        frames, lengths = in_passes(
+            [self._pieces(wave) for wave in waves], lambda some: self._pass(some, states), self.batch_size
+        )
+        return (frames if self.convention is None else frames.sum(dim=1, keepdim=True)), lengths
+
+    def _pieces(self, wave: NDArray[np.float32]) -> list[Piece]:
+        """What is computed of one clip: the whole, windows of it, or the pieces of a convention."""
+        if self.convention is not None:
+            return [Piece(piece, slice(self._frames(len(piece)))) for piece in self.convention.pieces(wave)]
+        frames = self._frames(len(wave))
+        windows = cut(frames, frames if self.max_samples is None else self._frames(self.max_samples))
+        if len(windows) == 1:
+            return [Piece(wave, windows[0].kept)]
+        step = self._samples(2) - self._samples(1)
+        width = self._samples(windows[0].stop)
+        return [Piece(wave[window.start * step :][:width], window.kept) for window in windows]
+
+    def _pass(self, waves: Sequence[NDArray[np.float32]], states: Sequence[int]) -> tuple[Tensor, list[int]]:
+        """The network on some waves, padding masked: ``(wave, state, time, dim)`` and each wave's frame count."""
         import torch
 
-        sizes = [len(wave) for wave in batch]
-        waves = np.zeros((len(batch), max(sizes)), dtype=np.float32)
-        for row, wave in zip(waves, batch, strict=True):
-            row[: len(wave)] = normalized(wave) if self._normalizes else wave
-        inputs = torch.from_numpy(waves).to(self.model.device, self.model.dtype)
-        mask = None
+        sizes = [len(wave) for wave in waves]
+        padded = np.zeros((len(waves), max(sizes)), dtype=np.float32)
+        for row, wave in zip(padded, waves, strict=True):
+            row[: len(wave)] = wave
+        device, mask = self.network.device, None
         if min(sizes) != max(sizes):
-            mask = torch.arange(max(sizes))[None] < torch.tensor(sizes)[:, None]
-            mask = mask.long().to(self.model.device)
-        with self._recorded(layers) as found:
-            last = self.model(inputs, attention_mask=mask).last_hidden_state
-        if self.depth in layers:
-            found[self.depth] = last  # with the final LayerNorm, where the model has one
-        lengths = [int(self.model._get_feat_extract_output_lengths(size)) for size in sizes]
-        return torch.stack([found[layer] for layer in layers], dim=1), lengths
+            ends = to_device(np.array(sizes), device)[:, None]
+            mask = (torch.arange(max(sizes), device=device) < ends).long()
+        encoder = self.network.encoder
+        with recorded(encoder.layers, states, end=encoder, depth=self.blocks) as found:
+            self.network(to_device(padded, device, self.network.dtype), attention_mask=mask)
+        return stacked(found, states), [self._frames(size) for size in sizes]
 
-    @contextmanager
-    def _recorded(self, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
-        """While open, a pass through the network leaves each layer's hidden state in the map."""
-        found: dict[int, Tensor] = {}
-        blocks = self.model.encoder.layers
-        hooks = []
-        for layer in layers:
-            if layer == 0:
-                hooks.append(blocks[0].register_forward_pre_hook(_keep_input(found)))
-            else:
-                hooks.append(blocks[layer - 1].register_forward_hook(_keep_output(found, layer)))
-        try:
-            yield found
-        finally:
-            for hook in hooks:
-                hook.remove()
+
+def check_rate(model: ModelFolder, processor: Mapping[str, Any]) -> None:
+    """Refuse a model that listens at another rate than sound is decoded to.
+
+    raises: WeightsError
+    """
+    rate = processor.get("sampling_rate")
+    if rate != RATE_HZ:
+        raise WeightsError(f"{model.path}: the model listens at {rate} Hz, emocache decodes to {RATE_HZ} Hz")
+
+
+def batch_samples(device: Any) -> int:
+    """How much sound one pass may hold: a minute, on a GPU 10 s for each GB of its memory, ten minutes at most."""
+    import torch
+
+    if device.type != "cuda":
+        return BATCH_SECONDS * RATE_HZ
+    memory = torch.cuda.get_device_properties(device).total_memory
+    return min(600, max(BATCH_SECONDS, memory // 100_000_000)) * RATE_HZ
 
 
 def normalized(wave: NDArray[np.float32]) -> NDArray[np.float32]:
     """Zero mean and unit variance over one clip, as transformers' Wav2Vec2FeatureExtractor does it."""
     return np.asarray((wave - wave.mean()) / np.sqrt(wave.var() + NORMALIZE_EPS), dtype=np.float32)
-
-
-def _keep_input(found: dict[int, Tensor]) -> Any:
-    def hook(_block: Any, inputs: tuple[Tensor, ...]) -> None:
-        found[0] = inputs[0]
-
-    return hook
-
-
-def _keep_output(found: dict[int, Tensor], layer: int) -> Any:
-    def hook(_block: Any, _inputs: Any, output: Tensor | tuple[Tensor, ...]) -> None:
-        found[layer] = output[0] if isinstance(output, tuple) else output
-
-    return hook
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers from reporting the blocks that are left out on purpose, and from drawing bars of its own."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

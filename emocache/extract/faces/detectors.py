@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from emocache.errors import UnknownName
-from emocache.extract.faces.track import Face, Rgb
+from emocache.extract.faces.track import Face
+from emocache.extract.media.pixels import Rgb
 
 
 class FaceDetector(Protocol):
@@ -19,6 +20,11 @@ class FaceDetector(Protocol):
     @property
     def name(self) -> str:
         """One of `DETECTORS`."""
+        ...
+
+    @property
+    def batch(self) -> int:
+        """How many frames it likes to be given at once, counted from the clip's start."""
         ...
 
     def recipe(self) -> Mapping[str, Any]:

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emocache.errors import WeightsError
-from emocache.extract.faces.track import Face, Rgb
+from emocache.extract.faces.track import Face
+from emocache.extract.media.pixels import Rgb
 
 THRESHOLDS = ("0.6", "0.7", "0.7")
 """Of the three networks, as published."""
@@ -39,6 +40,11 @@ class Mtcnn:
     longest_side: int = 640
     smallest_percent: int = 10
     confidence_percent: int = 90
+
+    @property
+    def batch(self) -> int:
+        """The networks take several frames of one size."""
+        return _BATCH
 
     def recipe(self) -> Mapping[str, Any]:
         """The weights' digests and the settings."""

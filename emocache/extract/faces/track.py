@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-Rgb = NDArray[np.uint8]
+from emocache.extract.media.pixels import Rgb, interpolated
 
 RIGHT_EYE, LEFT_EYE, NOSE, MOUTH = range(4)
 """The landmarks both detectors know, named as the person would: the right eye is on the left of the picture."""
@@ -48,12 +49,33 @@ class Face:
 # --- one face per clip -----------------------------------------------------------------------------------------------
 
 
-def follow(frames: Sequence[Sequence[Face]]) -> list[int | None]:
-    """Choose one face per frame: the index into that frame's faces, or None where there is none.
+@dataclass(frozen=True)
+class Track:
+    """The clip's face, frame by frame.
+
+    chosen: the index into each frame's faces, or None where there is none
+    jumps: how often the face gives way to another that is not its continuation
+    at_once: the largest number of faces in one frame
+    """
+
+    chosen: tuple[int | None, ...]
+    jumps: int
+    at_once: int
+
+    def facts(self) -> dict[str, int | float]:
+        """What the ledger keeps: in how many frames, and in which share of them, there is a face; jumps; people."""
+        found = sum(index is not None for index in self.chosen)
+        share = found / max(len(self.chosen), 1)
+        return {"faces": found, "face_share": share, "face_jumps": self.jumps, "faces_at_once": self.at_once}
+
+
+def follow(frames: Sequence[Sequence[Face]]) -> Track:
+    """Choose one face per frame.
 
     Faces are linked into tracks: a face joins the track whose last face lies nearest, if no farther away than one
-    face width, else it begins a new one. The clip's face is the track with the largest sum of areas over time. Where
-    that track is missing (a cut to another position, another person), the next largest that is there stands in.
+    face width, else it begins a new one. The clip's face is the track with the largest sum of areas over time; of
+    equals, the one that began first, and in one frame the one that the detector names first. Where that track is
+    missing (a cut to another position, another person), the next largest that is there stands in.
     """
     tracks: list[list[tuple[int, int]]] = []
     for time, faces in enumerate(frames):
@@ -61,10 +83,13 @@ def follow(frames: Sequence[Sequence[Face]]) -> list[int | None]:
             _join(tracks, frames, time, index)
     tracks.sort(key=lambda track: -sum(frames[time][index].area for time, index in track))
     chosen: list[int | None] = [None] * len(frames)
-    for track in reversed(tracks):
+    rank: list[int | None] = [None] * len(frames)
+    for number, track in reversed(list(enumerate(tracks))):
         for time, index in track:
-            chosen[time] = index
-    return chosen
+            chosen[time], rank[time] = index, number
+    present = [number for number in rank if number is not None]
+    jumps = sum(one != other for one, other in pairwise(present))
+    return Track(tuple(chosen), jumps, max(map(len, frames), default=0))
 
 
 def _join(tracks: list[list[tuple[int, int]]], frames: Sequence[Sequence[Face]], time: int, index: int) -> None:
@@ -126,25 +151,23 @@ def crop(frame: Rgb, square: Square, size: int) -> Rgb:
     cos, sin = math.cos(square.roll), math.sin(square.roll)
     x = square.x + cos * points[None, :] - sin * points[:, None] - 0.5
     y = square.y + sin * points[None, :] + cos * points[:, None] - 0.5
-    fine = _bilinear(frame, y, x)
+    fine = interpolated(frame, y, x)
     coarse = fine.reshape(size, finer, size, finer, 3).mean((1, 3))
     whole: Rgb = np.rint(coarse).astype(np.uint8)
     return whole
 
 
-def _bilinear(frame: Rgb, y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float32]:
+def cut_out(frame: Rgb, square: Square) -> Rgb:
+    """The pixels of a square as they are, upright, to the nearest whole pixel: ``(side, side, 3)`` uint8.
+
+    What lies beyond the frame repeats the frame's edge.
+    """
     height, width = frame.shape[:2]
-    y, x = np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)
-    top, left = y.astype(np.int32), x.astype(np.int32)
-    down, across = (y - top).astype(np.float32)[..., None], (x - left).astype(np.float32)[..., None]
-    pixels = frame.reshape(height * width, -1)
-    upper, lower = top * width, np.minimum(top + 1, height - 1) * width
-    right = np.minimum(left + 1, width - 1)
-    above = _between(pixels.take(upper + left, axis=0), pixels.take(upper + right, axis=0), across)
-    below = _between(pixels.take(lower + left, axis=0), pixels.take(lower + right, axis=0), across)
-    return above + (below - above) * down
-
-
-def _between(a: Rgb, b: Rgb, share: NDArray[np.float32]) -> NDArray[np.float32]:
-    start = a.astype(np.float32)
-    return start + (b - start) * share
+    side = max(1, round(square.side))
+    left, top = round(square.x - side / 2), round(square.y - side / 2)
+    part = frame[max(top, 0) : max(top + side, 1), max(left, 0) : max(left + side, 1)]
+    if part.shape[:2] == (side, side):
+        return part
+    rows = np.clip(np.arange(top, top + side), 0, height - 1)
+    columns = np.clip(np.arange(left, left + side), 0, width - 1)
+    return frame[rows[:, None], columns]

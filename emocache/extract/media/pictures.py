@@ -222,7 +222,7 @@ def frame_table(path: Path) -> list[Shown[int]] | None:
         whole = not _ends_early(container, clock) and stream.frames in (0, len(rows))
         base, origin = stream.time_base, Fraction(container.start_time or 0, av.time_base)
     stamps = sorted(rows)
-    if not whole or base is None or len({stamp for stamp, _ in stamps}) != len(stamps):
+    if not stamps or not whole or base is None or len({stamp for stamp, _ in stamps}) != len(stamps):
         return None
     return [
         Shown(stamp * base - origin, (stamp + length) * base - origin, index)

@@ -13,7 +13,8 @@ writes beside the picture is applied; the shape of pixels and mirroring are not.
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 POLICIES = ("decord, else av", "av")
 LONGEST_STILL_S = 3600
 """A picture that stands still for longer has a broken time stamp."""
+MOST_FRAMES = 100_000
+"""A larger number of frames of one clip is taken for a slip."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,25 +61,34 @@ class Frame:
 
 @dataclass(frozen=True)
 class FrameSampler:
-    """Samples a video at `fps` frames per second; picklable, so that worker processes can carry it.
+    """Samples a video by time; picklable, so that worker processes can carry it.
 
-    fps: an integer or a fraction, above 0
+    fps: frames per second, an integer or a fraction, above 0
     policy: one of ``decord, else av`` and ``av``
+    count: that many frames of each clip instead, whatever its length: the middles of `count` equal periods
     raises: BadOption for any other
     """
 
     fps: Fraction | int = 4
     policy: str = POLICIES[0]
+    count: int | None = None
 
     def __post_init__(self) -> None:
         if self.fps <= 0:
             raise BadOption(f"video: {self.fps} frames per second; give a number above 0")
+        if self.count is not None and not 1 <= self.count <= MOST_FRAMES:
+            raise BadOption(f"video: {self.count} frames of each clip; give a number from 1 to {MOST_FRAMES}")
         if self.policy not in POLICIES:
             raise BadOption(f"video: decoder policy {self.policy!r} is not known; known: {'; '.join(POLICIES)}")
 
     def recipe(self) -> dict[str, str]:
         """What decides which frames come out, as strings."""
-        return {"fps": str(Fraction(self.fps)), "sampling": "midpoints by time", "decoder": self.policy}
+        rate = {"fps": str(Fraction(self.fps))} if self.count is None else {"frames": str(self.count)}
+        return {**rate, "sampling": "midpoints by time", "decoder": self.policy}
+
+    def period(self, length: Fraction) -> Fraction:
+        """The time between two samples of a clip that is `length` seconds long."""
+        return 1 / Fraction(self.fps) if self.count is None else length / self.count
 
     def read(self, source: Source) -> SampledVideo:
         """Open a source; iterate over the result for its frames.
@@ -94,64 +106,100 @@ class SampledVideo:
     """
 
     def __init__(self, sampler: FrameSampler, source: Source) -> None:
-        self._path = _checked_path(source)
-        self._span = _Span.of(source)
-        self._fps = Fraction(sampler.fps)
-        self._table = frame_table(self._path) if sampler.policy == POLICIES[0] and self._span == _WHOLE else None
-        self._facts: dict[str, Any] = {"frames": 0, "decoder": "av", "truncated": False}
+        self._pass = VideoPass([sampler], source)
 
     def facts(self) -> dict[str, Any]:
         """frames, duration_s (of the part read), width, height (of the first frame), decoder, truncated."""
-        return dict(self._facts)
+        return self._pass.facts(0)
 
     def __iter__(self) -> Iterator[Frame]:
-        if self._table is not None:
+        return (frame for _, frame in self._pass)
+
+
+class VideoPass:
+    """One pass over one source for several samplers: a picture is decoded once, however many want it.
+
+    Iterating, once, gives (the sampler's number, frame); the frames of each sampler come in the order of time, and
+    samplers that want the same picture get the same array. Memory and errors are as `SampledVideo` has them.
+    samplers: of one policy
+    """
+
+    def __init__(self, samplers: Sequence[FrameSampler], source: Source) -> None:
+        (policy,) = {sampler.policy for sampler in samplers}
+        self._path = _checked_path(source)
+        self._span = _Span.of(source)
+        self._samplers = samplers
+        self._by_decord_too = policy == POLICIES[0] and self._span == _WHOLE
+        counts = any(sampler.count is not None for sampler in samplers)
+        self._table = frame_table(self._path) if self._by_decord_too or counts else None
+        self._frames = [0] * len(samplers)
+        self._facts: dict[str, Any] = {"decoder": "av", "truncated": False}
+
+    def facts(self, number: int) -> dict[str, Any]:
+        """frames (of that sampler), duration_s, width, height (of the first frame), decoder, truncated."""
+        return {"frames": self._frames[number], **self._facts}
+
+    def __iter__(self) -> Iterator[tuple[int, Frame]]:
+        if self._by_decord_too and self._table is not None:
             try:
                 yield from self._by_decord(self._table)
             except DecordFailed:
-                self._facts["decoder"] = "decord, then av" if self._facts["frames"] else "av"
+                self._facts["decoder"] = "decord, then av" if any(self._frames) else "av"
             else:
                 return
-        done = self._facts["frames"]  # both choose the same frames, so PyAV goes on where decord gave up
-        for index, (time, frame) in enumerate(self._by_av()):
+        done = sum(self._frames)  # both choose the same frames, so PyAV goes on where decord gave up
+        held: VideoFrame | None = None
+        for index, (number, time, frame) in enumerate(self._by_av()):
             if index >= done:
-                yield self._counted(time, upright(frame))
+                if frame is not held:
+                    held, rgb = frame, upright(frame)
+                yield number, self._counted(number, time, rgb)
 
-    def _by_decord(self, table: list[Shown[int]]) -> Iterator[Frame]:
-        wanted, length = self._choose(table)
-        rgb_frames = decord_frames(self._path, table, [index for _, index in wanted])
-        for (time, _), rgb in zip(wanted, rgb_frames, strict=True):
-            self._facts["decoder"] = "decord"
-            yield self._counted(time, rgb)
-        self._facts["duration_s"] = float(length)
-
-    def _choose(self, table: list[Shown[int]]) -> tuple[list[tuple[Fraction, int]], Fraction]:
-        choice = _Choice(table, self._span, self._fps)
+    def _by_decord(self, table: list[Shown[int]]) -> Iterator[tuple[int, Frame]]:
+        choice = _Choice(table, self._span, self._periods(table))
         wanted = list(choice)
-        if not wanted and choice.length > 0:
-            wanted = list(_Choice(table, self._span, 1 / choice.length))
-        return wanted, choice.length
+        for part in (wanted, *([sample] for sample in self._middles(table, choice))):
+            rgb_frames = decord_frames(self._path, table, [index for _, _, index in part])
+            for (number, time, _), rgb in zip(part, rgb_frames, strict=True):
+                self._facts["decoder"] = "decord"
+                yield number, self._counted(number, time, rgb)
+        self._facts["duration_s"] = float(choice.length)
 
-    def _by_av(self) -> Iterator[tuple[Fraction, VideoFrame]]:
+    def _by_av(self) -> Iterator[tuple[int, Fraction, VideoFrame]]:
         pictures = Pictures(self._path, self._span.start)
-        choice = _Choice(pictures, self._span, self._fps)
+        choice = _Choice(pictures, self._span, self._periods(self._table or pictures))
         yield from choice
         if choice.length <= 0:
             raise MediaError(f"{self._path}: {self._why_nothing(pictures.end)}")
-        if not choice.count:  # shorter than half a period: its own length is the period, its middle the sample
-            yield from _Choice(pictures, self._span, 1 / choice.length)
+        yield from self._middles(pictures, choice)
         cut = self._span.end is not None and pictures.end is not None and self._span.end - pictures.end > SLACK_S
         self._facts |= {"duration_s": float(choice.length), "truncated": pictures.damaged or cut}
+
+    def _periods(self, shown: Iterable[Shown[Any]]) -> list[Fraction]:
+        """Each sampler's; how long the clip is must be known first where a sampler wants a number of frames."""
+        length = Fraction(1)
+        if any(sampler.count is not None for sampler in self._samplers):
+            measured = _Choice(shown, self._span, [])
+            deque(measured, maxlen=0)
+            length = max(measured.length, Fraction(1, 1_000_000))  # of nothing: the choice itself finds that out
+        return [sampler.period(length) for sampler in self._samplers]
+
+    def _middles(self, shown: Iterable[Shown[T]], choice: _Choice[T]) -> Iterator[tuple[int, Fraction, T]]:
+        """For samplers that got nothing of a clip shorter than half their period: the picture in its middle."""
+        for number, count in enumerate(choice.counts):
+            if not count and choice.length > 0:
+                for _, time, picture in _Choice(shown, self._span, [choice.length]):
+                    yield number, time, picture
 
     def _why_nothing(self, end: Fraction | None) -> str:
         if end is None:
             return "no frame could be decoded; the file is damaged: get it again, or drop the clip"
         return f"{self._span} lies outside the picture, which ends at {float(end):g} s; correct it in the manifest"
 
-    def _counted(self, time: Fraction, rgb: NDArray[np.uint8]) -> Frame:
-        if not self._facts["frames"]:
+    def _counted(self, number: int, time: Fraction, rgb: NDArray[np.uint8]) -> Frame:
+        if not any(self._frames):
             self._facts |= {"height": rgb.shape[0], "width": rgb.shape[1]}
-        self._facts["frames"] += 1
+        self._frames[number] += 1
         return Frame(float(time), rgb)
 
 
@@ -179,19 +227,19 @@ _WHOLE = _Span(None, None)
 
 
 class _Choice(Generic[T]):
-    """Iterates over the sampling times, each with the picture on the screen then.
+    """Iterates over the sampling times of each period: the period's number, the time, and the picture shown then.
 
-    Afterwards `count` is the number of samples, and `length` how many seconds of the span have a picture.
+    Afterwards `counts` are the numbers of samples, and `length` how many seconds of the span have a picture.
     """
 
-    def __init__(self, shown: Iterable[Shown[T]], span: _Span, fps: Fraction) -> None:
+    def __init__(self, shown: Iterable[Shown[T]], span: _Span, periods: Sequence[Fraction]) -> None:
         self._shown = shown
         self._span = span
-        self._period = 1 / fps
-        self.count = 0
+        self._periods = periods
+        self.counts = [0] * len(periods)
         self.length = Fraction(0)
 
-    def __iter__(self) -> Iterator[tuple[Fraction, T]]:
+    def __iter__(self) -> Iterator[tuple[int, Fraction, T]]:
         current: Shown[T] | None = None
         start = Fraction(0)
         for following in self._shown:
@@ -209,15 +257,16 @@ class _Choice(Generic[T]):
             yield from self._until(current.end, start, current)
             self.length = (current.end if self._span.end is None else min(current.end, self._span.end)) - start
 
-    def _until(self, time: Fraction, start: Fraction, current: Shown[T]) -> Iterator[tuple[Fraction, T]]:
+    def _until(self, time: Fraction, start: Fraction, current: Shown[T]) -> Iterator[tuple[int, Fraction, T]]:
         if time - current.time > LONGEST_STILL_S:
             raise MediaError(
                 f"video: time stamps jump from {float(current.time):g} s to {float(time):g} s; remux the file"
             )
         end = time if self._span.end is None else min(time, self._span.end)
-        while (sample := start + (self.count + Fraction(1, 2)) * self._period) < end:
-            self.count += 1
-            yield sample, current.picture
+        for number, period in enumerate(self._periods):
+            while (sample := start + (self.counts[number] + Fraction(1, 2)) * period) < end:
+                self.counts[number] += 1
+                yield number, sample, current.picture
 
 
 def _checked_path(source: Source) -> Path:

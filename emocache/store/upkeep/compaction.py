@@ -182,8 +182,7 @@ def _is_full(segment: Segment) -> bool:
 
 def _positions(store: Store, feature: Feature) -> Mapping[bytes, int]:
     """Where each content stands in the roster: read in that order, a compacted feature is read from front to back."""
-    modality = feature.recipe.modality
-    rows = (row["keys"].get(modality) for row in store.roster)
+    rows = (row["keys"].get(feature.recipe.reads) for row in store.roster)
     return {bytes.fromhex(key): position for position, key in enumerate(rows) if key is not None}
 
 

@@ -184,8 +184,8 @@ def _line(feature: Feature) -> FeatureLine:
 
 
 def _named(store: Store, feature: Feature) -> int:
-    """How many clips of the roster have anything of the feature's modality."""
-    return sum(feature.recipe.modality in row["keys"] for row in store.roster)
+    """How many clips of the roster have anything of what the feature reads."""
+    return sum(feature.recipe.reads in row["keys"] for row in store.roster)
 
 
 def _versions(feature: Feature) -> Mapping[str, Any]:

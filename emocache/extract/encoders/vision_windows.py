@@ -1,0 +1,118 @@
+"""What vision encoders share: pictures of a clip in windows, a few at a time through a network, and back into clips."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emocache.extract.encoders.transformer import to_device
+from emocache.extract.views.pictures import PictureReader
+from emocache.spec import Decoded, Modality
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PICTURES_AT_ONCE = 32
+"""How many pictures one pass through the network holds; at least one window."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """The pictures of a clip that one window holds, and which of its time steps count."""
+
+    indices: NDArray[np.int64]
+    steps: slice
+
+
+class WindowedEncoder(ABC):
+    """An encoder of pictures that sees `window` of them at once (1: an image model), `tubelet` to a time step.
+
+    reader: the decoder; dim: of a frame, or token; device, dtype: where the network is, set when it is loaded
+    """
+
+    modality: Modality = "video"
+    batch_size = 256
+    """Frames."""
+    reader: PictureReader
+    window: int
+    tubelet: int
+    dim: int
+    device: str
+    dtype: Any
+
+    @abstractmethod
+    def states(self, inputs: Tensor, layers: Sequence[int]) -> Tensor:
+        """The network: ``(window, 3, height, width)``, or ``(window, frame, 3, height, width)`` where `window` is more
+        than 1, normalised, to ``(window, layer, step, cell, dim)``.
+        """
+
+    def decoder(self) -> PictureReader:
+        """Pictures ``(frame, height, width, 3)`` uint8; fetches the detector's model first. Raises WeightsError."""
+        if self.reader.detector is not None:
+            self.reader.detector.fetch()
+        return self.reader
+
+    def batch_key(self, decoded: Decoded) -> Hashable:  # noqa: ARG002 - each window is computed for itself
+        """Any clips may share a batch."""
+        return None
+
+    def cells(self, patch: tuple[int, int]) -> tuple[int, int]:
+        """How many patches of ``(rows, columns)`` pixels a picture has."""
+        height, width = self.reader.pixels.size
+        return height // patch[0], width // patch[1]
+
+    def window_recipe(self) -> dict[str, Any]:
+        """What becomes of clips that are no whole number of windows."""
+        if self.window == 1:
+            return {}
+        rule = {"frames": self.window, "short_clip": "last frame repeated", "long_clip": "last window overlaps"}
+        return {"window": rule}
+
+    def forward(self, batch: Sequence[NDArray[np.uint8]], layers: Sequence[int]) -> tuple[Tensor, list[int]]:
+        """Frames of some clips.
+
+        batch: uint8 ``(picture, height, width, 3)`` each
+        returns: ``(clip, layer, time, dim)`` in the compute dtype, and each clip's count: one a picture, or the cells
+            of `grid` for each time step
+        """
+        import torch
+
+        windows = [(clip, part) for clip, pictures in enumerate(batch) for part in self.windows_of(len(pictures))]
+        found: list[list[Tensor]] = [[] for _ in batch]
+        at_once = max(1, PICTURES_AT_ONCE // self.window)
+        for first in range(0, len(windows), at_once):
+            some = windows[first : first + at_once]
+            pictures = np.stack([batch[clip][part.indices] for clip, part in some])
+            for (clip, part), window in zip(some, self.states(self._inputs(pictures), layers), strict=True):
+                found[clip].append(window[:, part.steps].flatten(1, 2))
+        whole = [parts[0] if len(parts) == 1 else torch.cat(parts, dim=1) for parts in found]
+        lengths = [states.shape[1] for states in whole]
+        if len(whole) == 1:
+            return whole[0][None], lengths
+        frames = whole[0].new_zeros(len(whole), len(layers), max(lengths), self.dim)
+        for row, states in zip(frames, whole, strict=True):
+            row[:, : states.shape[1]] = states
+        return frames, lengths
+
+    def windows_of(self, count: int) -> Iterator[Window]:
+        """The windows of a clip of `count` pictures."""
+        size, step = self.window, self.tubelet
+        length = max(-(-count // step) * step, 1)
+        done = 0
+        while done < length:
+            start = max(0, min(done, length - size))
+            end = min(start + size, length)
+            indices = np.minimum(np.arange(start, start + size), count - 1)
+            yield Window(indices, slice((done - start) // step, (end - start) // step))
+            done = end
+
+    def _inputs(self, pictures: NDArray[np.uint8]) -> Tensor:
+        """``(window, frame, height, width, 3)`` uint8 on the device, normalised, as `states` takes it."""
+        flat = to_device(pictures.reshape(-1, *pictures.shape[2:]), self.device)
+        inputs = self.reader.pixels.normalized(flat, self.dtype)
+        return inputs if self.window == 1 else inputs.reshape(*pictures.shape[:2], *inputs.shape[1:])

@@ -1,0 +1,135 @@
+"""One pass over a video for everybody who reads it: frames decoded once, faces detected and followed once.
+
+A reader is a small value (a frozen dataclass, picklable) that says which frames it wants, whether it wants faces, and
+what it keeps of a frame. Frames themselves are let go after a few, so that memory does not grow with the pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol, cast, runtime_checkable
+
+from emocache.extract.faces.detectors import FaceDetector
+from emocache.extract.faces.track import Face, Track, follow
+from emocache.extract.media.pixels import Rgb
+from emocache.extract.media.video import Frame, FrameSampler, VideoPass
+from emocache.spec import Decoded, Shared, Source
+
+PART_FRAMES = 4
+"""Frames that are looked at together, while the next are decoded; a detector may want more."""
+PART_BYTES = 100_000_000
+"""A part is closed before it holds more: four frames of 4K."""
+
+
+@runtime_checkable
+class FrameReader(Protocol):
+    """Keeps what it needs of each frame, and makes a clip's payload of it."""
+
+    @property
+    def sampler(self) -> FrameSampler:
+        """Which frames."""
+        ...
+
+    @property
+    def detector(self) -> FaceDetector | None:
+        """Who finds the faces that `look` is told of; None: nobody."""
+        ...
+
+    def look(self, frame: Rgb, faces: Sequence[Face]) -> list[Any]:
+        """What is kept of a frame for each of its faces; one thing where there is none."""
+        ...
+
+    def gather(self, kept: Sequence[Any], track: Track, times_s: Sequence[float]) -> tuple[Any, Mapping[str, Any]]:
+        """The payload, and facts of its own, from what was kept of each frame for the clip's face.
+
+        times_s: when each frame is shown
+        """
+        ...
+
+
+def decode(reader: FrameReader, source: Source, shared: Shared | None = None) -> Decoded:
+    """What `reader` makes of `source`; readers of the same source that share the clip get theirs from the same pass.
+
+    raises: MediaError or NoStream as `VideoPass`; WeightsError if a detector cannot be had
+    """
+    readers = {reader: None}
+    if shared is not None:
+        mine = shared.jobs_of(source)
+        readers |= {cast(FrameReader, other): None for other in mine if isinstance(other, FrameReader)}
+    alike = [other for other in readers if other.sampler.policy == reader.sampler.policy]
+    key: Hashable = ("video", source, reader.sampler.policy)
+    found = (shared or Shared()).once(key, lambda: read_clip(alike, source))
+    return found[reader]
+
+
+def read_clip(readers: Sequence[FrameReader], source: Source) -> dict[FrameReader, Decoded]:
+    """One pass for several readers, whose samplers have one policy."""
+    samplers = list(dict.fromkeys(reader.sampler for reader in readers))
+    video = VideoPass(samplers, source)
+    with ThreadPoolExecutor(1, thread_name_prefix="look") as beside:
+        desks = [_Desk([reader for reader in readers if reader.sampler == sampler], beside) for sampler in samplers]
+        for number, frame in video:
+            desks[number].take(frame)
+        for desk in desks:
+            desk.finish()
+    found: dict[FrameReader, Decoded] = {}
+    for number, desk in enumerate(desks):
+        found |= {reader: desk.decoded(reader, video.facts(number)) for reader in desk.readers}
+    return found
+
+
+class _Desk:
+    """The readers of one sampler, and what they keep. A thread looks at frames while the caller decodes the next.
+
+    beside: one thread
+    """
+
+    def __init__(self, readers: Sequence[FrameReader], beside: ThreadPoolExecutor) -> None:
+        self.readers = readers
+        self._beside = beside
+        self._working: Future[None] | None = None
+        self._part: list[Frame] = []
+        self._times_s: list[float] = []
+        self._kept: dict[FrameReader, list[list[Any]]] = {reader: [] for reader in readers}
+        self._faces: dict[FaceDetector | None, list[list[Face]]] = {reader.detector: [] for reader in readers}
+        self._most = max([PART_FRAMES, *(detector.batch for detector in self._faces if detector is not None)])
+
+    def take(self, frame: Frame) -> None:
+        """Hold a frame until its part is full."""
+        self._part.append(frame)
+        if len(self._part) >= self._most or len(self._part) * frame.rgb.nbytes >= PART_BYTES:
+            self._send()
+
+    def _send(self) -> None:
+        """Have the part at hand looked at; there is never more than one on the way."""
+        if self._working is not None:
+            self._working.result()
+        self._working = self._beside.submit(self._look, self._part)
+        self._part = []
+
+    def finish(self) -> None:
+        """Wait until all frames have been looked at."""
+        self._send()
+        if self._working is not None:
+            self._working.result()
+
+    def _look(self, part: Sequence[Frame]) -> None:
+        """Detect the faces of some frames, once for each detector, and show them to the readers."""
+        frames = [frame.rgb for frame in part]
+        self._times_s += [frame.time_s for frame in part]
+        found: dict[FaceDetector | None, list[list[Face]]] = {None: [[] for _ in frames]}
+        found |= {detector: detector.detect(frames) for detector in self._faces if detector is not None}
+        for detector, faces in self._faces.items():
+            faces += found[detector]
+        for reader, kept in self._kept.items():
+            kept += [reader.look(frame, faces) for frame, faces in zip(frames, found[reader.detector], strict=True)]
+
+    def decoded(self, reader: FrameReader, video_facts: Mapping[str, Any]) -> Decoded:
+        """The payload of one reader, with the face that is the clip's."""
+        track = follow(self._faces[reader.detector])
+        kept = [views[index or 0] for views, index in zip(self._kept[reader], track.chosen, strict=True)]
+        payload, facts = reader.gather(kept, track, self._times_s)
+        if reader.detector is not None:
+            facts = {**track.facts(), "detector": reader.detector.name, **facts}
+        return Decoded(payload, len(kept), {**video_facts, **facts})
