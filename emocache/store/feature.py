@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 from emocache.errors import DamagedStore, MissingCells, StoreError, some
 from emocache.spec import Recipe, canonical_json
 from emocache.store import memory
-from emocache.store.index import Catalog, open_catalog
+from emocache.store.cards import CLIPS
+from emocache.store.catalog import Catalog, open_catalog
 from emocache.store.ledger import ledger_rows
 from emocache.store.lookup import Cells
 from emocache.store.parser import KEY_BYTES
@@ -84,8 +86,8 @@ class Feature:
     @cached_property
     def dim(self) -> int:
         """The length of one row; 0 while nothing is held."""
-        number = next((n for n, card in enumerate(self.catalog.cards) if card.clips), None)
-        return 0 if number is None else self.catalog.segment(number).arrays["values"].shape[-1]
+        filled = np.flatnonzero(self.catalog.cards.table[:, CLIPS])
+        return self.catalog.segment(int(filled[0])).arrays["values"].shape[-1] if len(filled) else 0
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -141,9 +143,10 @@ class Feature:
 
     def view(self) -> View:
         """Name the segments that this feature reads, with a digest that a run can record."""
-        named = [[card.name, card.sha256] for card in self.catalog.cards]
+        cards = self.catalog.cards
+        named = [[name, seal.tobytes().hex()] for name, seal in zip(cards.names, cards.seals, strict=True)]
         digest = hashlib.sha256(canonical_json({"fingerprint": self.fingerprint, "segments": named})).hexdigest()
-        return View(self.name, self.fingerprint, tuple(card.name for card in self.catalog.cards), digest)
+        return View(self.name, self.fingerprint, tuple(cards.names), digest)
 
     def at(self, view: View) -> Feature:
         """The same feature with exactly the segments of `view`, whatever was committed since.
@@ -202,12 +205,13 @@ class Feature:
             return self._held_rows(layers)
         position = self._clips.position
         try:
-            rows = np.fromiter(map(position.__getitem__, clips), np.int64, len(clips))
+            found = itemgetter(*clips)(position) if len(clips) > 1 else [position[clip] for clip in clips]
         except KeyError:
             strange = [clip for clip in clips if clip not in position]
             raise MissingCells(
                 f"{self.name}: no {self.recipe.modality} of clip {some(strange)} is in the roster; extract it first"
             ) from None
+        rows = np.array(found, dtype=np.int64)
         if any((self._place(layer)[rows] < 0).any() for layer in layers):
             lacking = np.any([self._place(layer)[rows] < 0 for layer in layers], axis=0)
             names = [clips[row] for row in np.flatnonzero(lacking).tolist()]

@@ -248,4 +248,4 @@ def folder_names(path: Path) -> list[str]:
     if not is_plain_folder(path):
         return []
     with os.scandir(path) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+        return sorted([entry.name for entry in entries if entry.is_dir(follow_symlinks=False)])

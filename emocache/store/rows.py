@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from emocache.errors import DamagedStore
 from emocache.store import memory
-from emocache.store.index import Catalog
+from emocache.store.cards import CHUNK_ROWS
+from emocache.store.catalog import Catalog
 from emocache.store.segment import REPAIR, Segment
 
 Numbers = NDArray[np.int64]
@@ -42,6 +43,7 @@ class Chunk:
     """One chunk of a segment's values.
 
     position: of the layer in the segment; count: its rows; whole_from: with so many rows wanted it is read whole
+    map: ``(row,)``: each row one item, which numpy copies twice as fast as its numbers one by one
     """
 
     segment: Segment
@@ -49,7 +51,7 @@ class Chunk:
     block: int
     count: int
     whole_from: int
-    map: NDArray[Any] | None = None
+    map: NDArray[np.void] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class RowReader:
     def __init__(self, catalog: Catalog, dim: int, dtype: np.dtype[Any], *, ragged: bool) -> None:
         self._catalog = catalog
         self._dim, self._dtype, self._ragged = dim, dtype, ragged
-        self._chunk_rows = np.array([card.chunk_rows for card in catalog.cards], dtype=np.int64)
+        self._chunk_rows = catalog.cards.table[:, CHUNK_ROWS]
         self._chunks: dict[tuple[int, int, int], Chunk] = {}
         self._mapped: list[Chunk] = []
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -126,12 +128,10 @@ class RowReader:
         """
         parts = list(zip(plan.chunks, plan.starts[:-1], plan.starts[1:], strict=True))
         sparse = [part for part in parts if part[2] - part[1] < part[0].whole_from]
-        if len(sparse) == len(parts):
-            self._pick(plan, sparse, out, plan.order)
-            return
-        if sparse:
-            self._pick(plan, sparse, out, np.concatenate([plan.order[first:last] for _, first, last in sparse]))
+        self._pick(plan, sparse, out)
         dense = [part for part in parts if part[2] - part[1] >= part[0].whole_from]
+        if not dense:
+            return
         jobs = [(chunk, plan.rows[first:last], plan.order[first:last], out) for chunk, first, last in dense]
         threads = min(THREADS, os.cpu_count() or 1, len(jobs))
         if threads > 1 and sum(chunk.count for chunk, _, _ in dense) * out[:1].nbytes >= PARALLEL_BYTES:
@@ -142,24 +142,26 @@ class RowReader:
             for job in jobs:
                 _read_whole(*job)
 
-    def _pick(self, plan: Plan, parts: list[tuple[Chunk, int, int]], out: NDArray[Any], target: Numbers) -> None:
-        """Copy single rows out of maps; they are collected in the chunks' order and then put in place at once."""
-        rows = np.empty((len(target), *out.shape[1:]), dtype=out.dtype)
-        start = 0
+    def _pick(self, plan: Plan, parts: list[tuple[Chunk, int, int]], out: NDArray[Any]) -> None:
+        """Copy single rows out of maps, chunk by chunk: what is held on the way is small enough for the cache."""
+        target = out.view(_whole_row(out))[:, 0]
         for chunk, first, last in parts:
-            stop = start + last - first
             found = self._map(chunk) if chunk.map is None else chunk.map
-            found.take(plan.rows[first:last], 0, rows[start:stop], "clip")
-            start = stop
-        out[target] = rows
+            target[plan.order[first:last]] = found.take(plan.rows[first:last])
 
     def _map(self, chunk: Chunk) -> NDArray[Any]:
         """Map a chunk, letting go of the oldest map where there are many: each holds a file open."""
         if len(self._mapped) >= self._most_mapped:
             self._mapped.pop(0).map = None
-        found = chunk.map = chunk.segment.mapped("values", chunk.position, chunk.block)
+        rows = chunk.segment.mapped("values", chunk.position, chunk.block)
+        found = chunk.map = rows.view(_whole_row(rows)).reshape(-1)
         self._mapped.append(chunk)
         return found
+
+
+def _whole_row(rows: NDArray[Any]) -> np.dtype[np.void]:
+    """The dtype that takes one row of ``(row, dim)`` as one item."""
+    return np.dtype((np.void, rows.shape[-1] * rows.itemsize))
 
 
 def place_of(segment: Numbers, row: Numbers) -> Numbers:

@@ -28,7 +28,7 @@ from hypothesis.stateful import (
 
 from emocache.errors import StoreError
 from emocache.store import Feature, open_store
-from emocache.store.index import write_snapshot
+from emocache.store.catalog import write_snapshot
 from emocache.store.segment import Segment
 from emocache.store.upkeep.collection import collect_garbage
 from emocache.store.upkeep.compaction import compact_store

@@ -12,10 +12,11 @@ from emocache.errors import DamagedStore
 from emocache.spec import cache_folder
 from emocache.store import open_or_make_store, open_store
 from emocache.store import segment as segment_module
+from emocache.store.catalog import open_catalog, write_snapshot
 from emocache.store.commit import ensure_group, write_segment
-from emocache.store.index import open_catalog, snapshot_arrays, write_snapshot
 from emocache.store.roster import roster_arrays
 from emocache.store.segment import Segment
+from emocache.store.snapshot import snapshot_arrays
 from emocache.store.upkeep import verify as verify_module
 from emocache.store.upkeep.check import check_segment
 
@@ -230,7 +231,7 @@ def test_rows_that_are_whole_and_mean_nothing_are_a_fault(store: Path) -> None:
 def test_a_snapshot_that_finds_other_clips_than_its_segments_hold_is_a_fault(store: Path) -> None:
     feature = stand_in(store)
     catalog = open_catalog(feature.folder, feature.fingerprint)
-    arrays = snapshot_arrays(catalog)
+    arrays = snapshot_arrays(catalog.cards, catalog.cells)
     arrays["keys"] = arrays["keys"][::-1].copy()
     ensure_group(feature.folder / "index")
     facts = {"fingerprint": feature.fingerprint, "rows": len(arrays["keys"])}

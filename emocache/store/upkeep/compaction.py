@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from emocache.errors import BadOption
 from emocache.spec import bytes_text
+from emocache.store.catalog import SEGMENTS, write_snapshot
 from emocache.store.commit import write_segment
 from emocache.store.feature import Feature
-from emocache.store.index import SEGMENTS, write_snapshot
 from emocache.store.layout import CODECS
 from emocache.store.ledger import ledger_array, ledger_rows
 from emocache.store.listing import committed_segments

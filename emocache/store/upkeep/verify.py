@@ -10,13 +10,14 @@ from tqdm import tqdm
 
 from emocache.errors import DamagedStore
 from emocache.spec import Recipe, bytes_text
+from emocache.store.catalog import SEGMENTS
 from emocache.store.commit import ensure_group
 from emocache.store.documents import NAME, check_seal, group_document, read_group
 from emocache.store.files import COMMIT_NAME, folder_names, read_file
-from emocache.store.index import INDEX, SEGMENTS
 from emocache.store.listing import segment_names, superseded_by
 from emocache.store.roster import FOLDER as ROSTER
 from emocache.store.segment import Segment
+from emocache.store.snapshot import INDEX
 from emocache.store.store import FEATURES, Store, open_store
 from emocache.store.upkeep.check import SegmentCheck, check_segment
 from emocache.store.upkeep.duplicates import overlaps
