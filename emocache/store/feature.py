@@ -195,6 +195,16 @@ class Feature:
         wanted = list(self.layers if layers is None else layers)
         return self.read_ragged_rows(self.rows_of(clips, wanted), wanted)
 
+    def offsets_of(self, clips: Sequence[str], layers: Sequence[int]) -> NDArray[np.int64]:
+        """``(clip + 1,)``: where the rows of each clip would begin if all were read; none of their values is.
+
+        raises: as `read`
+        """
+        rows = self.rows_of(clips, layers)
+        if not self.ragged:
+            return np.arange(len(rows) + 1, dtype=np.int64)
+        return np.concatenate([[0], np.cumsum(self._spans_of(rows, layers)[0][1])]).astype(np.int64)
+
     def rows_of(self, clips: Sequence[str] | None, layers: Sequence[int]) -> Numbers:
         """The roster rows of `clips` (left out: all of `held(layers)`), each of which holds all of `layers`.
 
@@ -252,10 +262,8 @@ class Feature:
 
     def read_ragged_rows(self, rows: Numbers, layers: Sequence[int]) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """`read_ragged` by roster rows, as `rows_of` gives them."""
-        spans = [self._spans(self._place(layer)[rows]) for layer in layers]
+        spans = self._spans_of(rows, layers)
         lengths = spans[0][1]
-        if any(not np.array_equal(lengths, other) for _, other in spans):
-            raise DamagedStore(f"{self.folder}: layers of one clip have different numbers of rows; {REPAIR}")
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         inside = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
         plans = [
@@ -266,6 +274,13 @@ class Feature:
         for column, parts in enumerate(plans):
             self._reader.gather(parts, out[:, column])
         return out, offsets
+
+    def _spans_of(self, rows: Numbers, layers: Sequence[int]) -> list[tuple[Numbers, Numbers]]:
+        """The spans of each layer, which all have one length."""
+        spans = [self._spans(self._place(layer)[rows]) for layer in layers]
+        if any(not np.array_equal(spans[0][1], other) for _, other in spans):
+            raise DamagedStore(f"{self.folder}: layers of one clip have different numbers of rows; {REPAIR}")
+        return spans
 
     @cached_property
     def _reader(self) -> RowReader:
