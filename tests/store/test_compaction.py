@@ -12,7 +12,7 @@ from emocache import compact_store, verify_store
 from emocache.errors import BadOption, DamagedStore
 from emocache.spec import Recipe
 from emocache.store import FeatureWriter, open_or_make_store, open_store, roster
-from emocache.store.commit import segment_name
+from emocache.store.commit import segment_name, write_segment
 from emocache.store.listing import committed_segments
 from emocache.store.upkeep import batches, compaction
 from emocache.store.upkeep.compaction import _name_behind
@@ -215,7 +215,7 @@ def test_roster_rows_that_are_committed_while_the_roster_is_compacted_count(
     """Whichever of the two is done first, and however their names sort."""
     name_clips(store, [0], {"label": "old"})
     name_clips(store, [1], {"label": "old"})
-    real = compaction.write_segment
+    real = write_segment
 
     def meanwhile(*given: Any, **named: Any) -> str:
         if given[1] == "roster":
@@ -235,7 +235,7 @@ def test_roster_rows_that_were_named_before_a_compaction_and_committed_after_it_
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name_clips(store, [0], {"label": "old"})
-    real = roster.write_segment
+    real = write_segment
     turns = iter([True])
 
     def late(*given: Any, **named: Any) -> str:

@@ -231,7 +231,7 @@ class _Check:
 
     def _uncommitted(self, folder: Path) -> None:
         """Tell a segment that was never committed from one that lost its document; see `WAITING_NAME`."""
-        if (folder / WAITING_NAME).exists() or not any(folder.iterdir()):
+        if (folder / WAITING_NAME).exists():
             self._note(folder, "never committed: its writer is at work, or died; gc deletes it when it is old")
             return
         fault = self._fault(
