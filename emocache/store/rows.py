@@ -7,8 +7,10 @@ chunk of which little is wanted is mapped, and only the pages of those rows are 
 
 from __future__ import annotations
 
+import mmap
 import os
 import resource
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +32,8 @@ WHOLE_SHARE = 4
 """A chunk is read whole if at least one in so many of its rows is wanted, ..."""
 WHOLE_BYTES = 64 * 1024
 """... or if it is this small."""
+COLD_S = 50e-6
+"""A row that takes longer than this came from the disk, not from memory."""
 PIECE_BYTES = 2**20
 """Rows that change their order are copied in pieces of this size."""
 PARALLEL_BYTES = 8 * 2**20
@@ -43,7 +47,7 @@ class Chunk:
     """One chunk of a segment's values.
 
     position: of the layer in the segment; count: its rows; whole_from: with so many rows wanted it is read whole
-    map: ``(row,)``: each row one item, which numpy copies twice as fast as its numbers one by one
+    map: ``(row,)``: each row one item, which numpy copies twice as fast as its numbers one by one; file: what is mapped
     """
 
     segment: Segment
@@ -52,6 +56,7 @@ class Chunk:
     count: int
     whole_from: int
     map: NDArray[np.void] | None = None
+    file: Any = None
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,8 @@ class RowReader:
         """
         parts = list(zip(plan.chunks, plan.starts[:-1], plan.starts[1:], strict=True))
         sparse = [part for part in parts if part[2] - part[1] < part[0].whole_from]
-        self._pick(plan, sparse, out)
+        if sparse:
+            self._pick(plan, sparse, out)
         dense = [part for part in parts if part[2] - part[1] >= part[0].whole_from]
         if not dense:
             return
@@ -143,20 +149,43 @@ class RowReader:
                 _read_whole(*job)
 
     def _pick(self, plan: Plan, parts: list[tuple[Chunk, int, int]], out: NDArray[Any]) -> None:
-        """Copy single rows out of maps, chunk by chunk: what is held on the way is small enough for the cache."""
-        target = out.view(_whole_row(out))[:, 0]
-        for chunk, first, last in parts:
-            found = self._map(chunk) if chunk.map is None else chunk.map
-            target[plan.order[first:last]] = found.take(plan.rows[first:last])
+        """Copy single rows out of maps, chunk by chunk: what is held on the way is small enough for the cache.
 
-    def _map(self, chunk: Chunk) -> NDArray[Any]:
+        The first row goes alone and is timed: if it had to come from the disk, so will others, and they are asked for
+        all at once.
+        """
+        target = out.view(_whole_row(out))[:, 0]
+        chunk, first, last = parts[0]
+        parts = [(chunk, first, first + 1), (chunk, first + 1, last), *parts[1:]] if last - first > 1 else parts
+        asked = False
+        for number, (chunk, first, last) in enumerate(parts):
+            found = self._map(chunk) if chunk.map is None else chunk.map
+            started = time.perf_counter()
+            target[plan.order[first:last]] = found.take(plan.rows[first:last])
+            if not asked and time.perf_counter() - started > COLD_S * (last - first):
+                self._ask_for(plan, parts[number + 1 : number + self._most_mapped])
+                asked = True
+
+    def _ask_for(self, plan: Plan, parts: list[tuple[Chunk, int, int]]) -> None:
+        """Let the disk begin with the pages of some rows, all of them before the first is waited for."""
+        if not hasattr(mmap, "MADV_WILLNEED"):
+            return
+        for chunk, first, last in parts:
+            rows = self._map(chunk) if chunk.map is None else chunk.map
+            for row in plan.rows[first:last].tolist():
+                start = row * rows.itemsize // mmap.PAGESIZE * mmap.PAGESIZE
+                chunk.file.madvise(mmap.MADV_WILLNEED, start, (row + 1) * rows.itemsize - start)
+
+    def _map(self, chunk: Chunk) -> NDArray[np.void]:
         """Map a chunk, letting go of the oldest map where there are many: each holds a file open."""
         if len(self._mapped) >= self._most_mapped:
-            self._mapped.pop(0).map = None
-        rows = chunk.segment.mapped("values", chunk.position, chunk.block)
-        found = chunk.map = rows.view(_whole_row(rows)).reshape(-1)
+            oldest = self._mapped.pop(0)
+            oldest.map = oldest.file = None
+        row = np.dtype((np.void, self._dim * self._dtype.itemsize))
+        chunk.file = chunk.segment.mapped("values", chunk.position, chunk.block)
+        chunk.map = np.frombuffer(chunk.file, dtype=row, count=chunk.count)
         self._mapped.append(chunk)
-        return found
+        return chunk.map
 
 
 def _whole_row(rows: NDArray[Any]) -> np.dtype[np.void]:
