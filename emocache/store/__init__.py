@@ -1,8 +1,8 @@
 """The store: speaks Zarr, knows nothing of encoders or heads, never imports torch."""
 
+from emocache.store.catalog import refresh_snapshot
 from emocache.store.dataset import FeatureDataset
 from emocache.store.feature import Feature, View
-from emocache.store.index import refresh_snapshot
 from emocache.store.manifest import Manifest, read_manifest
 from emocache.store.roster import write_roster
 from emocache.store.store import Store, default_store, find_store, open_or_make_store, open_store

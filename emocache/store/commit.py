@@ -57,6 +57,8 @@ def _is_timed(name: str) -> bool:
     return len(name) > 12 and all(digit in "0123456789abcdef" for digit in name[:12])
 
 
+INDEX_INLINE_BYTES = 4096
+"""A snapshot is written seldom and read often: what is longer is read faster from a file."""
 Content = NDArray[Any] | Layered
 
 
@@ -84,7 +86,7 @@ def write_segment(
     """
     name = name or segment_name(supersedes)
     with Draft(parent / name) as draft:
-        layouts, files = _write_arrays(draft, arrays, codec)
+        layouts, files = _write_arrays(draft, arrays, codec, INDEX_INLINE_BYTES if kind == "index" else INLINE_BYTES)
         manifest = seal(
             {
                 "version": FORMAT,
@@ -115,10 +117,10 @@ def _with() -> str:
     return f"emocache {version('emocache')}"
 
 
-def _plan(name: str, array: NDArray[Any] | Layered, codec: str | None) -> ArrayOnDisk:
+def _plan(name: str, array: Content, codec: str | None, inline: int) -> ArrayOnDisk:
     """Where and how an array will lie: the small ones in the manifest, ``values`` always in files."""
     dtype = np.dtype(array.dtype).name
-    if name != "values" and isinstance(array, np.ndarray) and array.nbytes <= INLINE_BYTES:
+    if name != "values" and isinstance(array, np.ndarray) and array.nbytes <= inline:
         little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
         return ArrayOnDisk(array.shape, dtype, array.shape[0], data=base64.b64encode(little.data).decode())
     layout = plan_layout(array.shape, dtype, codec if name == "values" else None)
@@ -128,18 +130,18 @@ def _plan(name: str, array: NDArray[Any] | Layered, codec: str | None) -> ArrayO
 
 
 def _write_arrays(
-    draft: Draft, arrays: Mapping[str, Content | Callable[[], Content]], codec: str | None
+    draft: Draft, arrays: Mapping[str, Content | Callable[[], Content]], codec: str | None, inline: int
 ) -> tuple[dict[str, ArrayOnDisk], dict[str, list[int]]]:
     """Write the files of all arrays; returns their layouts and ``{file: [length, crc32c]}``.
 
     ``values`` is written as if the segment were that array alone; where another turns out too large for the manifest,
-    it moves to a folder of its own.
+    it moves to a folder of its own. inline: the longest that may lie in the manifest
     """
     layouts: dict[str, ArrayOnDisk] = {}
     files: dict[str, list[int]] = {}
     for name, array in arrays.items():
         content = array() if callable(array) else array
-        layout = layouts[name] = _plan(name, content, codec)
+        layout = layouts[name] = _plan(name, content, codec, inline)
         if layout.inline:
             continue
         inside = folder_of(name, layouts)

@@ -26,6 +26,15 @@ CHANGED = "the document was changed after it was written"
 OTHER_BYTES = f"not the bytes that emocache writes for its content; {CHANGED}"
 
 
+_NAME_BYTES = b"0123456789abcdefghijklmnopqrstuvwxyz.-"
+
+
+def are_names(names: Sequence[str]) -> bool:
+    """Whether all of many texts match `NAME`, decided at once."""
+    strange = "".join(names).encode(errors="surrogatepass").translate(None, _NAME_BYTES)
+    return not strange and all(0 < length <= 80 for length in set(map(len, names)))
+
+
 def document_bytes(document: Mapping[str, Any]) -> bytes:
     """A ``zarr.json``: sorted keys, no spaces, one line. Two writers of one content write the same bytes."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 from emocache.errors import DamagedStore, MissingCells, StoreError, some
 from emocache.spec import Recipe, canonical_json, is_ragged
 from emocache.store import memory
-from emocache.store.index import Catalog, open_catalog
+from emocache.store.cards import CLIPS
+from emocache.store.catalog import Catalog, open_catalog
 from emocache.store.ledger import ledger_rows
 from emocache.store.lookup import Cells
 from emocache.store.parser import KEY_BYTES
@@ -84,8 +86,8 @@ class Feature:
     @cached_property
     def dim(self) -> int:
         """The length of one row; 0 while nothing is held."""
-        number = next((n for n, card in enumerate(self.catalog.cards) if card.clips), None)
-        return 0 if number is None else self.catalog.segment(number).arrays["values"].shape[-1]
+        filled = np.flatnonzero(self.catalog.cards.table[:, CLIPS])
+        return self.catalog.segment(int(filled[0])).arrays["values"].shape[-1] if len(filled) else 0
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -141,9 +143,10 @@ class Feature:
 
     def view(self) -> View:
         """Name the segments that this feature reads, with a digest that a run can record."""
-        named = [[card.name, card.sha256] for card in self.catalog.cards]
+        cards = self.catalog.cards
+        named = [[name, seal.tobytes().hex()] for name, seal in zip(cards.names, cards.seals, strict=True)]
         digest = hashlib.sha256(canonical_json({"fingerprint": self.fingerprint, "segments": named})).hexdigest()
-        return View(self.name, self.fingerprint, tuple(card.name for card in self.catalog.cards), digest)
+        return View(self.name, self.fingerprint, tuple(cards.names), digest)
 
     def at(self, view: View) -> Feature:
         """The same feature with exactly the segments of `view`, whatever was committed since.
@@ -192,6 +195,16 @@ class Feature:
         wanted = list(self.layers if layers is None else layers)
         return self.read_ragged_rows(self.rows_of(clips, wanted), wanted)
 
+    def offsets_of(self, clips: Sequence[str], layers: Sequence[int]) -> NDArray[np.int64]:
+        """``(clip + 1,)``: where the rows of each clip would begin if all were read; none of their values is.
+
+        raises: as `read`
+        """
+        rows = self.rows_of(clips, layers)
+        if not self.ragged:
+            return np.arange(len(rows) + 1, dtype=np.int64)
+        return np.concatenate([[0], np.cumsum(self._spans_of(rows, layers)[0][1])]).astype(np.int64)
+
     def rows_of(self, clips: Sequence[str] | None, layers: Sequence[int]) -> Numbers:
         """The roster rows of `clips` (left out: all of `held(layers)`), each of which holds all of `layers`.
 
@@ -202,12 +215,13 @@ class Feature:
             return self._held_rows(layers)
         position = self._clips.position
         try:
-            rows = np.fromiter(map(position.__getitem__, clips), np.int64, len(clips))
+            found = itemgetter(*clips)(position) if len(clips) > 1 else [position[clip] for clip in clips]
         except KeyError:
             strange = [clip for clip in clips if clip not in position]
             raise MissingCells(
                 f"{self.name}: no {self.recipe.modality} of clip {some(strange)} is in the roster; extract it first"
             ) from None
+        rows = np.array(found, dtype=np.int64)
         if any((self._place(layer)[rows] < 0).any() for layer in layers):
             lacking = np.any([self._place(layer)[rows] < 0 for layer in layers], axis=0)
             names = [clips[row] for row in np.flatnonzero(lacking).tolist()]
@@ -248,10 +262,8 @@ class Feature:
 
     def read_ragged_rows(self, rows: Numbers, layers: Sequence[int]) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """`read_ragged` by roster rows, as `rows_of` gives them."""
-        spans = [self._spans(self._place(layer)[rows]) for layer in layers]
+        spans = self._spans_of(rows, layers)
         lengths = spans[0][1]
-        if any(not np.array_equal(lengths, other) for _, other in spans):
-            raise DamagedStore(f"{self.folder}: layers of one clip have different numbers of rows; {REPAIR}")
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         inside = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
         plans = [
@@ -262,6 +274,13 @@ class Feature:
         for column, parts in enumerate(plans):
             self._reader.gather(parts, out[:, column])
         return out, offsets
+
+    def _spans_of(self, rows: Numbers, layers: Sequence[int]) -> list[tuple[Numbers, Numbers]]:
+        """The spans of each layer, which all have one length."""
+        spans = [self._spans(self._place(layer)[rows]) for layer in layers]
+        if any(not np.array_equal(spans[0][1], other) for _, other in spans):
+            raise DamagedStore(f"{self.folder}: layers of one clip have different numbers of rows; {REPAIR}")
+        return spans
 
     @cached_property
     def _reader(self) -> RowReader:

@@ -6,6 +6,7 @@ import errno
 import os
 import secrets
 import stat
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -22,6 +23,8 @@ neither of the two has lost its ``zarr.json``."""
 OPEN_AT_ONCE = 200
 """How many written files wait open for their fsync; a process may often open 1,024."""
 SYNC_THREADS = 8
+SLOW_S = 2e-3
+"""An fsync that takes longer is worth waiting for in threads; a faster one is done before a thread wakes up."""
 
 Buffer = bytes | memoryview
 
@@ -99,13 +102,20 @@ class Draft:
         sync_folder(self.folder)
 
     def _force(self, *more: int) -> None:
-        """Force all that is open to the disk, all at once: a disk that is slow to answer then does so once."""
-        waiting = [_threads().submit(os.fsync, fd) for fd in (*self._open, *more)]
-        wait(waiting)
+        """Force all that is open to the disk; if the first fsync shows that it is slow to answer, the rest at once."""
+        waiting = [*self._open, *more]
+        started = time.perf_counter()
+        os.fsync(waiting[0])
+        if time.perf_counter() - started > SLOW_S:
+            futures = [_threads().submit(os.fsync, fd) for fd in waiting[1:]]
+            wait(futures)
+            for done in futures:
+                done.result()
+        else:
+            for fd in waiting[1:]:
+                os.fsync(fd)
         while self._open:
             os.close(self._open.pop())
-        for done in waiting:
-            done.result()
 
     def _remove(self) -> None:
         for path in reversed(self._made):
@@ -248,4 +258,4 @@ def folder_names(path: Path) -> list[str]:
     if not is_plain_folder(path):
         return []
     with os.scandir(path) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+        return sorted([entry.name for entry in entries if entry.is_dir(follow_symlinks=False)])

@@ -24,6 +24,8 @@ DIMENSIONS = {
     "rows": ["byte"],
     "names": ["byte"],
     "segments": ["byte"],
+    "cards": ["segment", "fact"],
+    "seals": ["segment", "byte"],
     "places": ["cell", "place"],
 }
 """The arrays that a segment may have, and what their axes are called."""

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from emocache.errors import DamagedStore
-from emocache.store.documents import NAME, OTHER_BYTES, check_seal, read_node
+from emocache.store.documents import NAME, OTHER_BYTES, are_names, check_seal, read_node
 from emocache.store.files import COMMIT_NAME, folder_names
 from emocache.store.layout import segment_document
 from emocache.store.parser import parse_manifest
@@ -42,7 +42,8 @@ def _is_plain_file(path: Path) -> bool:
 
 def segment_names(parent: Path) -> list[str]:
     """The folders below `parent` that may be segments, lowest name first; links and strange names are not looked at."""
-    return [name for name in folder_names(parent) if NAME.fullmatch(name)]
+    names = folder_names(parent)
+    return names if are_names(names) else [name for name in names if NAME.fullmatch(name)]
 
 
 def read_segments(parent: Path) -> list[Segment]:

@@ -43,7 +43,7 @@ _KEYS = {
 _ARRAYS = {
     "cells": {"values", "keys", "offsets", "ledger"},
     "roster": {"rows", "names", "keys"},
-    "index": {"segments", "keys", "places"},
+    "index": {"segments", "names", "cards", "seals", "keys", "places"},
 }
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 
@@ -207,6 +207,13 @@ def _check_index(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str,
     _expect(folder, isinstance(fingerprint, str) and bool(_HEX64.fullmatch(fingerprint)), "fingerprint is no sha256")
     keys, places, segments = (arrays.get(name) for name in ("keys", "places", "segments"))
     _expect(folder, segments is not None and segments.dtype == "uint8", "an index without its list of segments")
+    columns = [arrays[name] for name in ("names", "cards", "seals") if name in arrays]
+    _expect(folder, len(columns) in {0, 3}, "an index that lacks names, cards or seals")
+    if columns:
+        names, cards, seals = columns
+        fit = cards.shape[1:] == (3,) and seals.shape == (cards.shape[0], KEY_BYTES)
+        fit = fit and (names.dtype, cards.dtype, seals.dtype) == ("uint8", "int64", "uint8")
+        _expect(folder, fit, "its names, cards and seals do not fit each other")
     if rows == 0:
         _expect(folder, keys is None and places is None, "an index of no cells with keys")
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from emocache.errors import DamagedStore
 from emocache.spec import JOINED_TEXT, MODALITIES
-from emocache.store.commit import ensure_group, write_segment
+from emocache.store.commit import ensure_group, segment_name, write_segment
 from emocache.store.documents import lines, parse_json
-from emocache.store.listing import committed_segments
+from emocache.store.listing import committed_segments, segment_names
 from emocache.store.lookup import Keys
 from emocache.store.parser import KEY_BYTES, TABLE_BYTES
 from emocache.store.segment import Segment
@@ -201,5 +201,28 @@ def write_roster(
             changed.append({"clip_id": clip_id, "keys": found, "columns": dict(columns)})
     if changed:
         ensure_group(store / FOLDER)
-        write_segment(store / FOLDER, "roster", roster_arrays(changed), {"rows": len(changed)})
+        _commit_rows(store, changed)
     return moved
+
+
+def _commit_rows(store: Path, rows: Sequence[Mapping[str, Any]], supersedes: Collection[str] = ()) -> None:
+    """Commit rows as the newest, whatever the clocks say and whoever compacts the roster meanwhile.
+
+    A compaction that began before sorts behind these rows, and holds older ones: then they are written once more. It
+    looks for such rows itself when it is done (`repeat_rows`); of the two, one always sees the other.
+    """
+    there = set(segment_names(store / FOLDER))
+    name = segment_name(there)
+    facts = {"rows": len(rows)}
+    write_segment(store / FOLDER, "roster", roster_arrays(rows), facts, supersedes=supersedes, name=name)
+    for segment in committed_segments(store / FOLDER):
+        if segment.name > name and segment.name not in there and segment.manifest["supersedes"]:
+            _commit_rows(store, rows, [name])
+            return
+
+
+def repeat_rows(store: Path, names: Collection[str], heir: str) -> None:
+    """Write once more what was committed while `names` were joined into `heir`, which sorts behind it."""
+    for segment in committed_segments(store / FOLDER):
+        if segment.name < heir and segment.name not in names:
+            _commit_rows(store, list(_rows_of(segment)), [segment.name])

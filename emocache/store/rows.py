@@ -7,8 +7,10 @@ chunk of which little is wanted is mapped, and only the pages of those rows are 
 
 from __future__ import annotations
 
+import mmap
 import os
 import resource
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +20,8 @@ from numpy.typing import NDArray
 
 from emocache.errors import DamagedStore
 from emocache.store import memory
-from emocache.store.index import Catalog
+from emocache.store.cards import CHUNK_ROWS
+from emocache.store.catalog import Catalog
 from emocache.store.segment import REPAIR, Segment
 
 Numbers = NDArray[np.int64]
@@ -29,6 +32,8 @@ WHOLE_SHARE = 4
 """A chunk is read whole if at least one in so many of its rows is wanted, ..."""
 WHOLE_BYTES = 64 * 1024
 """... or if it is this small."""
+COLD_S = 50e-6
+"""A row that takes longer than this came from the disk, not from memory."""
 PIECE_BYTES = 2**20
 """Rows that change their order are copied in pieces of this size."""
 PARALLEL_BYTES = 8 * 2**20
@@ -42,6 +47,7 @@ class Chunk:
     """One chunk of a segment's values.
 
     position: of the layer in the segment; count: its rows; whole_from: with so many rows wanted it is read whole
+    map: ``(row,)``: each row one item, which numpy copies twice as fast as its numbers one by one; file: what is mapped
     """
 
     segment: Segment
@@ -49,7 +55,8 @@ class Chunk:
     block: int
     count: int
     whole_from: int
-    map: NDArray[Any] | None = None
+    map: NDArray[np.void] | None = None
+    file: Any = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ class RowReader:
     def __init__(self, catalog: Catalog, dim: int, dtype: np.dtype[Any], *, ragged: bool) -> None:
         self._catalog = catalog
         self._dim, self._dtype, self._ragged = dim, dtype, ragged
-        self._chunk_rows = np.array([card.chunk_rows for card in catalog.cards], dtype=np.int64)
+        self._chunk_rows = catalog.cards.table[:, CHUNK_ROWS]
         self._chunks: dict[tuple[int, int, int], Chunk] = {}
         self._mapped: list[Chunk] = []
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -126,12 +133,11 @@ class RowReader:
         """
         parts = list(zip(plan.chunks, plan.starts[:-1], plan.starts[1:], strict=True))
         sparse = [part for part in parts if part[2] - part[1] < part[0].whole_from]
-        if len(sparse) == len(parts):
-            self._pick(plan, sparse, out, plan.order)
-            return
         if sparse:
-            self._pick(plan, sparse, out, np.concatenate([plan.order[first:last] for _, first, last in sparse]))
+            self._pick(plan, sparse, out)
         dense = [part for part in parts if part[2] - part[1] >= part[0].whole_from]
+        if not dense:
+            return
         jobs = [(chunk, plan.rows[first:last], plan.order[first:last], out) for chunk, first, last in dense]
         threads = min(THREADS, os.cpu_count() or 1, len(jobs))
         if threads > 1 and sum(chunk.count for chunk, _, _ in dense) * out[:1].nbytes >= PARALLEL_BYTES:
@@ -142,24 +148,49 @@ class RowReader:
             for job in jobs:
                 _read_whole(*job)
 
-    def _pick(self, plan: Plan, parts: list[tuple[Chunk, int, int]], out: NDArray[Any], target: Numbers) -> None:
-        """Copy single rows out of maps; they are collected in the chunks' order and then put in place at once."""
-        rows = np.empty((len(target), *out.shape[1:]), dtype=out.dtype)
-        start = 0
-        for chunk, first, last in parts:
-            stop = start + last - first
-            found = self._map(chunk) if chunk.map is None else chunk.map
-            found.take(plan.rows[first:last], 0, rows[start:stop], "clip")
-            start = stop
-        out[target] = rows
+    def _pick(self, plan: Plan, parts: list[tuple[Chunk, int, int]], out: NDArray[Any]) -> None:
+        """Copy single rows out of maps, chunk by chunk: what is held on the way is small enough for the cache.
 
-    def _map(self, chunk: Chunk) -> NDArray[Any]:
+        The first row goes alone and is timed: if it had to come from the disk, so will others, and they are asked for
+        all at once.
+        """
+        target = out.view(_whole_row(out))[:, 0]
+        chunk, first, last = parts[0]
+        parts = [(chunk, first, first + 1), (chunk, first + 1, last), *parts[1:]] if last - first > 1 else parts
+        asked = False
+        for number, (chunk, first, last) in enumerate(parts):
+            found = self._map(chunk) if chunk.map is None else chunk.map
+            started = time.perf_counter()
+            target[plan.order[first:last]] = found.take(plan.rows[first:last])
+            if not asked and time.perf_counter() - started > COLD_S * (last - first):
+                self._ask_for(plan, parts[number + 1 : number + self._most_mapped])
+                asked = True
+
+    def _ask_for(self, plan: Plan, parts: list[tuple[Chunk, int, int]]) -> None:
+        """Let the disk begin with the pages of some rows, all of them before the first is waited for."""
+        if not hasattr(mmap, "MADV_WILLNEED"):
+            return
+        for chunk, first, last in parts:
+            rows = self._map(chunk) if chunk.map is None else chunk.map
+            for row in plan.rows[first:last].tolist():
+                start = row * rows.itemsize // mmap.PAGESIZE * mmap.PAGESIZE
+                chunk.file.madvise(mmap.MADV_WILLNEED, start, (row + 1) * rows.itemsize - start)
+
+    def _map(self, chunk: Chunk) -> NDArray[np.void]:
         """Map a chunk, letting go of the oldest map where there are many: each holds a file open."""
         if len(self._mapped) >= self._most_mapped:
-            self._mapped.pop(0).map = None
-        found = chunk.map = chunk.segment.mapped("values", chunk.position, chunk.block)
+            oldest = self._mapped.pop(0)
+            oldest.map = oldest.file = None
+        row = np.dtype((np.void, self._dim * self._dtype.itemsize))
+        chunk.file = chunk.segment.mapped("values", chunk.position, chunk.block)
+        chunk.map = np.frombuffer(chunk.file, dtype=row, count=chunk.count)
         self._mapped.append(chunk)
-        return found
+        return chunk.map
+
+
+def _whole_row(rows: NDArray[Any]) -> np.dtype[np.void]:
+    """The dtype that takes one row of ``(row, dim)`` as one item."""
+    return np.dtype((np.void, rows.shape[-1] * rows.itemsize))
 
 
 def place_of(segment: Numbers, row: Numbers) -> Numbers:

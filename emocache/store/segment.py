@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import mmap
 import os
 import stat
 import struct
@@ -207,18 +208,17 @@ class Segment:
         finally:
             os.close(fd)
 
-    def mapped(self, array: str, layer: int = 0, block: int = 0) -> NDArray[Any]:
-        """One raw chunk as a read-only memory map; its checksum is not proved, for that would read all of it.
+    def mapped(self, array: str, layer: int = 0, block: int = 0) -> mmap.mmap:
+        """The file of one raw chunk, mapped; its checksum is not proved, for that would read all of it.
 
         raises: DamagedStore if the file is missing or has another length
         """
-        layout = self.arrays[array]
         path = self.check_file(self.file_of(array, layer, block))
-        rows = len(layout.rows_of(block))
-        with os.fdopen(open_plain(path), "rb") as file:
-            dtype = np.dtype(layout.dtype).newbyteorder("<")
-            raw = np.memmap(file, dtype=dtype, mode="r", shape=(rows, *layout.row_shape))
-        return raw.view(np.ndarray)
+        fd = open_plain(path)
+        try:
+            return mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
+        finally:
+            os.close(fd)
 
     def rows(self, array: str) -> list[dict[str, Any]]:
         """The JSON lines that a uint8 array holds; none if there is no such array."""

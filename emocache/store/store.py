@@ -215,6 +215,11 @@ def open_or_make_store(path: str | Path | None = None) -> Store:
     folder = Path(default_store() if path is None else path)
     find_store(folder)
     make_folder(folder)
+    write_stamp(folder)
+    return open_store(folder)
+
+
+def write_stamp(folder: Path) -> None:
+    """Make `folder` a store, unless it is one."""
     attributes = {"format": FORMAT, "min_reader": FORMAT, "uuid": str(uuid.uuid4())}
     create_once(folder / COMMIT_NAME, group_document(seal(attributes).text))
-    return open_store(folder)

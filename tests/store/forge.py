@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
 from emocache.store import open_store
+from emocache.store.layout import INLINE_BYTES
 
 from .book import CLIPS, LAYERS, commit, make_store, row
 
@@ -89,11 +91,12 @@ def replace_array(segment: Path, array: str, data: bytes) -> None:
     forge(segment, fit)
 
 
-def victim(path: Path) -> Path:
-    """A small honest store of two segments, to be forged."""
-    feature = make_store(path)
-    commit(feature, range(3), (0, 1))
-    commit(feature, range(3, 5), (0, 1, 2))
+def victim(path: Path, *, large: bool) -> Path:
+    """A small honest store of two segments, to be forged. large: all arrays lie in files, as in a large store"""
+    with mock.patch("emocache.store.commit.INLINE_BYTES", 0 if large else INLINE_BYTES):
+        feature = make_store(path)
+    commit(feature, range(3), (0, 1), large=large)
+    commit(feature, range(3, 5), (0, 1, 2), large=large)
     return path
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from emocache import collect_garbage, compact_store, verify_store
 from emocache.errors import BadOption, NotAStore
-from emocache.store.index import write_snapshot
+from emocache.store.catalog import write_snapshot
 from emocache.store.segment import Segment
 from emocache.store.upkeep.collection import parse_age
 from emocache.store.upkeep.removal import remove_segment

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ import zarr
 from emocache import compact_store, verify_store
 from emocache.errors import BadOption, DamagedStore
 from emocache.spec import Recipe
-from emocache.store import FeatureWriter, open_or_make_store, open_store
+from emocache.store import FeatureWriter, open_or_make_store, open_store, roster
+from emocache.store.commit import segment_name, write_segment
 from emocache.store.listing import committed_segments
-from emocache.store.upkeep import batches
+from emocache.store.upkeep import batches, compaction
 from emocache.store.upkeep.compaction import _name_behind
 
 from .filling import DIM, cells, chunk_of, fail, fill, key, name_clips, numbers, recipe, segments, stand_in
@@ -192,3 +194,59 @@ def test_only_the_features_that_are_named_are_compacted(store: Path) -> None:
 def test_an_unknown_codec_is_answered_with_the_known_ones(store: Path) -> None:
     with pytest.raises(BadOption, match="--codec 'lzma' is not known; known: blosc, zstd, none"):
         compact_store(store, codec="lzma")
+
+
+def test_copies_that_disagree_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "s.zarr"
+    fill(path, range(3), (1, 2))
+    fill(path, [2], (1,), shift=0.25)
+    before = cells(path)
+    done = compact_store(path)
+    assert len(done.settled) == 1
+    assert "DISAGREED  " in str(done)
+    assert ": 1 cell of " in str(done)
+    assert "(largest difference 0.25)" in str(done)
+    assert cells(path) == before
+
+
+def test_roster_rows_that_are_committed_while_the_roster_is_compacted_count(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever of the two is done first, and however their names sort."""
+    name_clips(store, [0], {"label": "old"})
+    name_clips(store, [1], {"label": "old"})
+    real = write_segment
+
+    def meanwhile(*given: Any, **named: Any) -> str:
+        if given[1] == "roster":
+            early = f"{int(named['name'][:12], 16) - 1:012x}-{'f' * 20}"  # sorts before the compaction
+            with monkeypatch.context() as patch:
+                patch.setattr("emocache.store.roster.segment_name", lambda *_: early)
+                name_clips(store, [0], {"label": "corrected"})
+        return real(*given, **named)
+
+    monkeypatch.setattr(compaction, "write_segment", meanwhile)
+    compact_store(store, features=None)
+    labels = {row["clip_id"]: row["label"] for row in open_store(store).roster}
+    assert (labels["c0"], labels["c1"]) == ("corrected", "old")
+
+
+def test_roster_rows_that_were_named_before_a_compaction_and_committed_after_it_count(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name_clips(store, [0], {"label": "old"})
+    real = write_segment
+    turns = iter([True])
+
+    def late(*given: Any, **named: Any) -> str:
+        if next(turns, False):
+            compact_store(store)
+        return real(*given, **named)
+
+    monkeypatch.setattr(roster, "write_segment", late)
+    early = f"{0:012x}-{'f' * 20}"
+    names = iter([early])
+    monkeypatch.setattr("emocache.store.roster.segment_name", lambda there: next(names, None) or segment_name(there))
+    name_clips(store, [0], {"label": "corrected"})
+    labels = {row["clip_id"]: row["label"] for row in open_store(store).roster}
+    assert labels["c0"] == "corrected"

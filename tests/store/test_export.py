@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,10 +10,10 @@ import zarr
 
 from emocache import export_array
 from emocache.errors import BadOption, DamagedStore, MissingCells, StoreError
-from emocache.store import open_or_make_store
+from emocache.store import Feature, FeatureWriter, open_or_make_store
 from emocache.store.upkeep import export
 
-from .filling import chunk_of, fill, numbers, recipe, segments
+from .filling import chunk_of, fill, key, name_clips, numbers, recipe, segments
 
 
 @pytest.fixture
@@ -37,6 +38,36 @@ def test_an_npy_file_holds_the_numbers_and_the_json_beside_it_their_names(
         f"{tmp_path / 'x.npy'}: 3 clips, 2 layers (1-2), 5 numbers each, float32, 120 B",
         "1 clips do not have all of these layers and are left out",
     ]
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".zarr"])
+def test_tokens_are_exported_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    """Clips of 1 to 4 rows in pieces of 2 rows: a clip that is longer than a piece comes whole."""
+    store = open_or_make_store(tmp_path / "s.zarr")
+    name_clips(store.path, range(4))
+    feature = store.add_feature(recipe("tokens"), {})
+    writer = FeatureWriter(feature.folder, feature.fingerprint, (1, 2))
+    rows = [np.stack([numbers(clip + 10 * time, (1, 2)) for time in range(clip + 1)]) for clip in range(4)]
+    for clip, values in enumerate(rows):
+        writer.add(key(clip), values, {})
+    writer.flush()
+    monkeypatch.setattr(export, "BLOCK_BYTES", 2 * rows[0].nbytes)
+    read = Feature.read_ragged
+    pieces: list[int] = []
+
+    def noted(*given: Any) -> Any:
+        found = read(*given)
+        pieces.append(len(found[0]))
+        return found
+
+    monkeypatch.setattr(Feature, "read_ragged", noted)
+    done = export_array(feature.name, tmp_path / f"x{suffix}", store=store.path)
+    assert (done.shape, pieces) == ((10, 2, 5), [1, 2, 3, 4])
+    path = tmp_path / f"x{suffix}"
+    found = np.load(path) if suffix == ".npy" else np.asarray(zarr.open_array(path, mode="r")[:])
+    np.testing.assert_array_equal(found, np.concatenate(rows))
+    about = json.loads((tmp_path / "x.json").read_text()) if suffix == ".npy" else zarr.open_array(path).attrs
+    assert about["offsets"] == [0, 1, 3, 6, 10]
 
 
 def test_a_zarr_array_carries_the_names_in_its_attributes(store: Path, tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import pytest
 from emocache.errors import MissingCells
 from emocache.store import Store, open_store
 from emocache.store.documents import seal
-from emocache.store.index import newest_snapshot
 from emocache.store.layout import segment_document
 from emocache.store.listing import read_segments
+from emocache.store.snapshot import newest_snapshot
 
 FOLDER = Path(__file__).parent / "golden"
 _spec = importlib.util.spec_from_file_location("golden_make", FOLDER / "make.py")
@@ -37,7 +37,9 @@ def test_every_value_of_the_golden_store_is_what_was_written(golden: Store) -> N
     expected = np.stack([make.cells(number, (7, 1, 2), "float32") for number in range(4)])
     np.testing.assert_array_equal(mean.read(layers=[7, 1, 2]), expected)
     half = golden.features[make.recipe("tone", "mean", "float16").feature_name]
-    np.testing.assert_array_equal(half.read(["clip-3"])[0], make.cells(3, (0,), "float16"))
+    np.testing.assert_array_equal(half.read(["clip-3"], [0])[0], make.cells(3, (0,), "float16"))
+    np.testing.assert_array_equal(half.read(["clip-2"], [3])[0], make.cells(2, (3,), "float16"))
+    assert half.ledger()["clip-2"]["facts"] == {"duration_s": 1.5, "frames": 77}
     assert half.ledger()["clip-4"]["message"] == "no sound"
     with pytest.raises(MissingCells, match="no audio of clip clip-5"):
         half.read(["clip-5"])
@@ -61,7 +63,9 @@ def test_every_file_of_the_golden_store_is_whole_and_its_documents_are_written_t
     folder = FOLDER / "format-1"
     parents = [folder / "roster", *folder.glob("features/*/segments"), *folder.glob("features/*/index")]
     segments = [segment for parent in parents for segment in read_segments(parent)]
-    assert len(segments) == 9
+    assert len(segments) == 10
+    layouts = {tuple(sorted(name for name, array in s.arrays.items() if not array.inline)) for s in segments}
+    assert {(), ("values",), ("keys", "values"), ("ledger", "values")} == layouts
     for segment in segments:
         document = segment_document(seal(segment.manifest).text, segment.arrays)
         assert (segment.folder / "zarr.json").read_bytes() == document

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 from numcodecs.checksum32 import CRC32C
@@ -41,15 +40,13 @@ CELLS = 12
 
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All arrays in files, as in a large store."""
-    with mock.patch("emocache.store.commit.INLINE_BYTES", 0):
-        return victim(tmp_path_factory.mktemp("honest") / "s.zarr")
+    return victim(tmp_path_factory.mktemp("honest") / "s.zarr", large=True)
 
 
 @pytest.fixture(scope="module")
 def slim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same cells; all arrays but the values lie in the manifests."""
-    return victim(tmp_path_factory.mktemp("slim") / "s.zarr")
+    return victim(tmp_path_factory.mktemp("slim") / "s.zarr", large=False)
 
 
 @pytest.fixture

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from emocache.errors import DamagedStore
 from emocache.spec import Recipe
-from emocache.store import Feature, FeatureWriter, Store, index, open_or_make_store, open_store, write_roster
+from emocache.store import Feature, FeatureWriter, Store, catalog, open_or_make_store, open_store, write_roster
+from emocache.store.catalog import refresh_snapshot, write_snapshot
 from emocache.store.commit import write_segment
-from emocache.store.index import newest_snapshot, refresh_snapshot, snapshot_arrays, write_snapshot
 from emocache.store.lookup import Cells, sorted_cells
+from emocache.store.snapshot import newest_snapshot, snapshot_arrays
 
 RECIPE = Recipe({"encoder": "tone", "modality": "audio", "pooling": "mean", "storage_dtype": "float32"})
 
@@ -117,7 +118,7 @@ def test_a_snapshot_that_points_beyond_its_segments_is_passed_over(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     feature = tone(store)
-    arrays = snapshot_arrays(feature.catalog)
+    arrays = snapshot_arrays(feature.catalog.cards, feature.catalog.cells)
     arrays["places"] = arrays["places"] + [[0, 1]]
     facts = {"fingerprint": feature.fingerprint, "rows": len(arrays["keys"])}
     write_segment(feature.folder / "index", "index", arrays, facts)
@@ -143,7 +144,7 @@ def test_what_a_covered_segment_supersedes_stays_superseded(store: Store) -> Non
 def test_a_snapshot_is_taken_when_many_segments_lack_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     feature = tone(store)
     assert refresh_snapshot(feature.folder, feature.fingerprint) is None
-    monkeypatch.setattr(index, "MANY_UNCOVERED", 1)
+    monkeypatch.setattr(catalog, "MANY_UNCOVERED", 1)
     name = refresh_snapshot(feature.folder, feature.fingerprint)
     assert name is not None
     found = newest_snapshot(feature.folder, feature.fingerprint)

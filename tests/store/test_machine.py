@@ -28,7 +28,7 @@ from hypothesis.stateful import (
 
 from emocache.errors import StoreError
 from emocache.store import Feature, open_store
-from emocache.store.index import write_snapshot
+from emocache.store.catalog import write_snapshot
 from emocache.store.segment import Segment
 from emocache.store.upkeep.collection import collect_garbage
 from emocache.store.upkeep.compaction import compact_store
@@ -136,9 +136,10 @@ class Machine(RuleBasedStateMachine):
         target = self.feature(into).folder / "segments" / segment.name
         if not target.exists():
             shutil.copytree(segment.folder, target)
-            (target / "zarr.json").unlink()
+            (target / "zarr.json").rename(target / ".zarr.json.tmp")
             if which % 3:
-                shutil.rmtree(target / "values", ignore_errors=True)
+                for file in segment.manifest["files"]:
+                    (target / file).unlink()
 
     # --- deaths and power cuts ---------------------------------------------------------------------------------------
 
@@ -207,7 +208,7 @@ class Machine(RuleBasedStateMachine):
         with suppress(StoreError):
             check(path, set(), before)
         findings = verify_store(path)
-        assert findings.faults or (how != "flip" and file.name == "zarr.json"), f"verify did not find {file} {how}"
+        assert findings.faults, f"verify did not find {file} {how}"
         if not mend:
             file.write_bytes(data)
             return
@@ -244,7 +245,8 @@ class Machine(RuleBasedStateMachine):
 
     @rule(name=STORE)
     def is_verified(self, name: str) -> None:
-        assert not verify_store(self.paths[name]).faults
+        """A power cut may leave a part of what was never acknowledged, and nothing else that is a fault."""
+        assert all(fault.what.startswith("its zarr.json is gone") for fault in verify_store(self.paths[name]).faults)
 
 
 def damage(file: Path, data: bytes, place: int, how: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from emocache.errors import DamagedStore
 from emocache.store import Feature, open_or_make_store, open_store
-from emocache.store.index import SEGMENTS
+from emocache.store.catalog import SEGMENTS
 from emocache.store.segment import Segment
 from emocache.store.upkeep.collection import collect_garbage
 from emocache.store.upkeep.compaction import compact_store

@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from emocache.spec import Recipe
 from emocache.store import Feature, FeatureWriter, Store, open_or_make_store, open_store, write_roster
 from emocache.store.documents import group_document, seal
 from emocache.store.listing import open_segment
+from emocache.store.rows import Plan, RowReader
 
 DIM = 5
 
@@ -372,3 +374,34 @@ def test_the_store_documents_are_plain_json_with_a_stamp(filled: Store) -> None:
     stamp = json.loads((filled.path / "zarr.json").read_text())["attributes"]["emocache"]
     assert stamp["format"] == stamp["min_reader"] == 1
     assert stamp["uuid"] == filled.uuid
+
+
+def test_rows_that_are_not_in_memory_are_asked_for_at_once_and_read_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two layers of three chunks; few rows of each, which are mapped: with every row slow, and with none."""
+    monkeypatch.setattr("emocache.store.layout.CHUNK_BYTES", 2**17)
+    store = open_or_make_store(tmp_path / "s.zarr")
+    name_clips(store.path, range(150))
+    feature = store.add_feature(recipe(), {})
+    writer = FeatureWriter(feature.folder, feature.fingerprint, (0, 1))
+    content = np.random.default_rng(0).standard_normal((150, 2, 512)).astype(np.float32)
+    for number in range(150):
+        writer.add(key(number), content[number], {})
+    writer.flush()
+    chosen = [3, 149, 70, 4, 100, 0]
+    asked: list[int] = []
+    real = RowReader._ask_for
+
+    def noted(self: RowReader, plan: Plan, parts: list[Any]) -> None:
+        asked.append(len(parts))
+        real(self, plan, parts)
+
+    monkeypatch.setattr(RowReader, "_ask_for", noted)
+    for slow_from, expected in ((0.0, 2), (1e9, 0)):
+        asked.clear()
+        monkeypatch.setattr("emocache.store.rows.COLD_S", slow_from)
+        fresh = open_store(store.path).features["prosody"]
+        found = fresh.read([f"clip{number}" for number in chosen])
+        np.testing.assert_array_equal(found, content[chosen])
+        assert len(asked) == expected

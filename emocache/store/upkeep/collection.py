@@ -10,11 +10,12 @@ from pathlib import Path
 
 from emocache.errors import BadOption, DamagedStore
 from emocache.spec import bytes_text
+from emocache.store.catalog import SEGMENTS
 from emocache.store.files import COMMIT_NAME, is_plain_folder
-from emocache.store.index import INDEX, SEGMENTS, read_snapshot
 from emocache.store.listing import read_segments, segment_names, superseded_by
 from emocache.store.roster import FOLDER as ROSTER
 from emocache.store.segment import Segment
+from emocache.store.snapshot import INDEX, read_snapshot
 from emocache.store.store import FEATURES, open_store
 from emocache.store.upkeep.removal import changed_ms, length_of, remove
 from emocache.store.upkeep.table import counted
@@ -162,7 +163,7 @@ def _names_any(snapshot: Path, fingerprint: str, going: Collection[str]) -> bool
         found = read_snapshot(snapshot, fingerprint)
     except DamagedStore:  # no reader believes it
         return True
-    return found is not None and not set(going).isdisjoint(found.cards)
+    return found is not None and not set(going).isdisjoint(found.cards.names)
 
 
 def _is_whole(segment: Segment) -> bool:

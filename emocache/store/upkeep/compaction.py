@@ -18,17 +18,18 @@ from numpy.typing import NDArray
 
 from emocache.errors import BadOption
 from emocache.spec import bytes_text
+from emocache.store.catalog import SEGMENTS, write_snapshot
 from emocache.store.commit import write_segment
 from emocache.store.feature import Feature
-from emocache.store.index import SEGMENTS, write_snapshot
 from emocache.store.layout import CODECS
 from emocache.store.ledger import ledger_array, ledger_rows
 from emocache.store.listing import committed_segments
 from emocache.store.roster import FOLDER as ROSTER
-from emocache.store.roster import read_roster, roster_arrays
+from emocache.store.roster import read_roster, repeat_rows, roster_arrays
 from emocache.store.segment import Segment
 from emocache.store.store import Store, open_store
 from emocache.store.upkeep.batches import LAYER_BYTES, ROWS, arrays_of, batch_cells, batch_keys, identify, winning_cells
+from emocache.store.upkeep.duplicates import overlaps
 from emocache.store.upkeep.removal import length_of
 from emocache.store.upkeep.table import counted
 
@@ -37,10 +38,14 @@ UNPACKED = "none"
 
 @dataclass
 class Compaction:
-    """What was joined: place (a feature's name, or ``roster``) to (segments before, after, bytes before, after)."""
+    """What was joined: place (a feature's name, or ``roster``) to (segments before, after, bytes before, after).
+
+    settled: one line for each pair of segments that held different numbers for the same cells
+    """
 
     store: Path
     joined: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)
+    settled: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         if not self.joined:
@@ -49,6 +54,7 @@ class Compaction:
             f"{place}: {counted(before, 'segment')} → {after:,}, {bytes_text(old)} → {bytes_text(new)}"
             for place, (before, after, old, new) in self.joined.items()
         ]
+        texts += [f"DISAGREED  {line}" for line in self.settled]
         return "\n".join([*texts, "the old segments stay until emocache gc deletes them"])
 
 
@@ -82,9 +88,10 @@ def _compact_roster(store: Store, done: Compaction) -> None:
     rows = list(read_roster(store.path).values())
     arrays = roster_arrays(rows)
     names = [segment.name for segment in segments]
-    write_segment(
+    mine = write_segment(
         store.path / ROSTER, "roster", arrays, {"rows": len(rows)}, supersedes=names, name=_name_behind(names)
     )
+    repeat_rows(store.path, names, mine)
     _note(done, ROSTER, store.path / ROSTER, segments)
 
 
@@ -97,6 +104,12 @@ def _compact_feature(store: Store, feature: Feature, codec: str | None, done: Co
     batches = batch_cells(winning_cells(taken), _positions(store, feature))
     if len(batches) >= len(taken) and not recode:
         return
+    for both in overlaps(taken):
+        if both.differing:
+            done.settled.append(
+                f"{feature.name}: {counted(both.differing, 'cell')} of {both.second} are other than in {both.first} "
+                f"(largest difference {both.largest:.3g}); those of {both.first} counted before, and were kept"
+            )
     names = [segment.name for segment in taken]
     target = feature.folder / SEGMENTS
     packing = None if codec == UNPACKED else codec

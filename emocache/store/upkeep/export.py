@@ -62,7 +62,7 @@ def export_array(
     """Write a feature as one plain array ``(clip, layer, dim)`` in the stored dtype.
 
     A ragged feature becomes ``(row, layer, dim)``: clip `i` has the rows from ``offsets[i]`` to ``offsets[i + 1]``; the
-    offsets stand beside the names. It is read whole; any other in pieces of 64 MB.
+    offsets stand beside the names. Either is read in pieces of 64 MB.
 
     out: ``X.npy``, beside which ``X.json`` names the rows, or ``X.zarr``, whose attributes name them; must be new
     layers: as in ``16-21``, or numbers in the order wanted; left out: all that are held
@@ -91,12 +91,10 @@ def export_array(
         "layers": list(wanted),
         "clips": named,
     }
+    offsets = found.offsets_of(named, wanted)
     if found.ragged:
-        values, offsets = found.read_ragged(named, wanted)
-        shape, blocks = values.shape, iter([(0, values)])
         about["offsets"] = offsets.tolist()
-    else:
-        shape, blocks = (len(named), len(wanted), found.dim), _blocks(found, named, wanted)
+    shape, blocks = (int(offsets[-1]), len(wanted), found.dim), _blocks(found, named, wanted, offsets)
     for path in (target, target.with_suffix(".json")) if target.suffix == ".npy" else (target,):
         if path.exists():
             raise StoreError(f"{path}: is there already; export to a new name, or remove it first")
@@ -123,11 +121,18 @@ def _layers(layers: str | Sequence[int] | None, feature: Feature) -> tuple[int, 
     return tuple(layers)
 
 
-def _blocks(feature: Feature, clips: list[str], layers: Sequence[int]) -> Iterator[tuple[int, NDArray[Any]]]:
-    """The array in pieces: (first row, rows)."""
-    step = max(1, BLOCK_BYTES // max(1, len(layers) * feature.dim * feature.dtype.itemsize))
-    for first in range(0, len(clips), step):
-        yield first, feature.read(clips[first : first + step], layers)
+def _blocks(
+    feature: Feature, clips: list[str], layers: Sequence[int], offsets: NDArray[np.int64]
+) -> Iterator[tuple[int, NDArray[Any]]]:
+    """The array in pieces: (first row, rows); whole clips, of `BLOCK_BYTES` together unless one is larger."""
+    rows = max(1, BLOCK_BYTES // max(1, len(layers) * feature.dim * feature.dtype.itemsize))
+    start = 0
+    while start < len(clips):
+        stop = max(start + 1, int(np.searchsorted(offsets, offsets[start] + rows, side="right")) - 1)
+        part = clips[start:stop]
+        values = feature.read_ragged(part, layers)[0] if feature.ragged else feature.read(part, layers)
+        yield int(offsets[start]), values
+        start = stop
 
 
 def _write_npy(

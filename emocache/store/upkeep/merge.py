@@ -11,11 +11,11 @@ from typing import Any
 
 from emocache.errors import DamagedStore, StoreError, some
 from emocache.spec import bytes_text
+from emocache.store.catalog import SEGMENTS
 from emocache.store.commit import ensure_group
 from emocache.store.documents import MAX_JSON_BYTES
 from emocache.store.feature import Feature
 from emocache.store.files import COMMIT_NAME, Draft, create_once, make_folder, read_file
-from emocache.store.index import SEGMENTS
 from emocache.store.listing import committed_segments, read_segments, superseded_by
 from emocache.store.roster import FOLDER as ROSTER
 from emocache.store.roster import write_roster

@@ -8,19 +8,19 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from emocache.store.files import COMMIT_NAME, is_plain_folder, sync_folder
+from emocache.store.files import COMMIT_NAME, WAITING_NAME, is_plain_folder, sync_folder
 
 
 def remove_segment(folder: Path) -> None:
     """Delete a segment's folder: ``zarr.json`` first, on the disk before anything else goes.
 
-    A removal that was interrupted leaves a segment that is not committed; links are deleted, never followed. Whoever
-    else deletes the same folder at the same time is no trouble.
+    A removal that was interrupted leaves what a writer that died leaves: a folder that was never committed. Links are
+    deleted, never followed. Whoever else deletes the same folder at the same time is no trouble.
     """
     if not is_plain_folder(folder):
         return
-    with suppress(FileNotFoundError):
-        (folder / COMMIT_NAME).unlink()
+    with suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        (folder / COMMIT_NAME).rename(folder / WAITING_NAME)
         sync_folder(folder)
     _remove_folder(folder)
     with suppress(FileNotFoundError):
@@ -31,6 +31,7 @@ def _remove_folder(folder: Path) -> None:
     with suppress(FileNotFoundError):
         with os.scandir(folder) as entries:
             listed = [(Path(entry.path), entry.is_dir(follow_symlinks=False)) for entry in entries]
+        listed.sort(key=lambda found: found[0].name == WAITING_NAME)  # what tells that it was never committed goes last
         for path, is_folder in listed:
             if is_folder:
                 _remove_folder(path)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from emocache.errors import DamagedStore, some
-from emocache.store.index import Snapshot, read_snapshot
 from emocache.store.segment import Segment
+from emocache.store.snapshot import Snapshot, read_snapshot
 
 
 def snapshot_fault(
@@ -24,7 +24,7 @@ def snapshot_fault(
         snapshot = read_snapshot(folder, fingerprint)
         if snapshot is None:
             return ""
-        if lost := sorted(set(snapshot.cards) - set(known)):
+        if lost := sorted(set(snapshot.cards.names) - set(known)):
             return f"names segments that are gone: {some(lost)}"
         if not quick and not _says_what_they_say(snapshot, segments):
             return "finds other clips than its segments hold"
@@ -36,11 +36,11 @@ def snapshot_fault(
 def _says_what_they_say(snapshot: Snapshot, segments: Mapping[str, Segment]) -> bool:
     """Whether cards and cells are those of the segments, as far as these are still there and whole."""
     cells = snapshot.cells()
-    if not snapshot.cards:
+    if not len(snapshot.cards):
         return not len(cells.keys)
     order = np.argsort(cells.segment, kind="stable")
     ends = np.cumsum(np.bincount(cells.segment, minlength=len(snapshot.cards)))
-    for card, here in zip(snapshot.cards.values(), np.split(order, ends[:-1]), strict=True):
+    for card, here in zip(snapshot.cards, np.split(order, ends[:-1]), strict=True):
         segment = segments.get(card.name)
         if segment is None:
             continue

@@ -8,22 +8,24 @@ from typing import Any
 
 from tqdm import tqdm
 
-from emocache.errors import DamagedStore
+from emocache.errors import DamagedStore, NotAStore
 from emocache.spec import Recipe, bytes_text
+from emocache.store.catalog import SEGMENTS
 from emocache.store.commit import ensure_group
 from emocache.store.documents import NAME, check_seal, group_document, read_group
-from emocache.store.files import COMMIT_NAME, folder_names, read_file
-from emocache.store.index import INDEX, SEGMENTS
+from emocache.store.files import COMMIT_NAME, WAITING_NAME, folder_names, read_file
 from emocache.store.listing import segment_names, superseded_by
 from emocache.store.roster import FOLDER as ROSTER
 from emocache.store.segment import Segment
-from emocache.store.store import FEATURES, Store, open_store
+from emocache.store.snapshot import INDEX
+from emocache.store.store import FEATURES, default_store, open_store
 from emocache.store.upkeep.check import SegmentCheck, check_segment
 from emocache.store.upkeep.duplicates import overlaps
 from emocache.store.upkeep.progress import Progress
 from emocache.store.upkeep.removal import remove_segment
 from emocache.store.upkeep.repair import repair_segment
 from emocache.store.upkeep.snapshot_check import snapshot_fault
+from emocache.store.upkeep.stamp import lost_its_stamp, mend_stamp
 from emocache.store.upkeep.table import counted
 
 
@@ -84,18 +86,34 @@ def verify_store(store: str | Path | None = None, *, quick: bool = False, repair
         cells that two segments hold against each other. A full check that was interrupted goes on where it stopped.
     repair: drop what is damaged, so that `extract_features` computes it again; what is whole is kept
     returns: the findings; the store is sound if `faults` is empty
-    raises: NotAStore; DamagedStore if the stamp itself is damaged
+    raises: NotAStore if nothing tells that it is one
     """
-    return _Check(open_store(store), quick=quick, repair=repair).run()
+    folder, fault = Path(default_store() if store is None else store), ""
+    try:
+        identity = open_store(folder).uuid
+    except (DamagedStore, NotAStore) as error:
+        if not lost_its_stamp(folder):
+            raise
+        identity, fault = "", str(error).removeprefix(f"{folder / COMMIT_NAME}: ")
+    check = _Check(folder, identity, quick=quick, repair=repair)
+    if fault:
+        check.mend_stamp(fault)
+    return check.run()
 
 
 class _Check:
     """One check of one store."""
 
-    def __init__(self, store: Store, *, quick: bool, repair: bool) -> None:
-        self._root = store.path
-        self._progress = None if quick else Progress(store.path, store.uuid)
-        self._found = Findings(store.path, quick, repair)
+    def __init__(self, root: Path, identity: str, *, quick: bool, repair: bool) -> None:
+        self._root = root
+        self._progress = None if quick else Progress(root, identity)
+        self._found = Findings(root, quick, repair)
+
+    def mend_stamp(self, what: str) -> None:
+        """Note that the store's own document is damaged, and write it again if that was asked for."""
+        fault = self._fault(self._root / COMMIT_NAME, what)
+        if self._found.repair:
+            fault.repaired = mend_stamp(self._root)
 
     def run(self) -> Findings:
         finished = False
@@ -151,10 +169,13 @@ class _Check:
         """That of the feature in `folder`, or None if its document is not to be believed."""
         try:
             attributes = read_group(folder)
-            if attributes is None:
-                self._note(
-                    folder, f"no {COMMIT_NAME}: a feature that is being made, or lost its document; extract mends it"
+            if attributes is None and (folder / SEGMENTS).exists():
+                self._fault(
+                    folder, f"its {COMMIT_NAME} is gone; emocache extract with the same settings writes it again"
                 )
+                return None
+            if attributes is None:
+                self._note(folder, f"no {COMMIT_NAME}: a feature that is being made")
                 return None
             check_seal(attributes, folder)
             recipe = Recipe(attributes["recipe"])
@@ -198,7 +219,7 @@ class _Check:
         check = check_segment(folder, fingerprint, quick=True)
         self._found.segments += check.committed
         if not check.committed:
-            self._note(folder, "not committed: it is being written, its writer died, or its zarr.json was lost; see gc")
+            self._uncommitted(folder)
             return check
         if self._progress is not None and check.segment is not None and not check.faults:
             check = self._prove(check.segment, fingerprint, self._progress)
@@ -207,6 +228,19 @@ class _Check:
         if faults and self._found.repair:
             self._repair(check, fingerprint, faults)
         return check
+
+    def _uncommitted(self, folder: Path) -> None:
+        """Tell a segment that was never committed from one that lost its document; see `WAITING_NAME`."""
+        if (folder / WAITING_NAME).exists():
+            self._note(folder, "never committed: its writer is at work, or died; gc deletes it when it is old")
+            return
+        fault = self._fault(
+            folder,
+            f"its {COMMIT_NAME} is gone: it was deleted, or a copy or the power broke off; what it held is not seen",
+        )
+        if self._found.repair:
+            remove_segment(folder)
+            fault.repaired = "the rest of it is deleted: nothing tells what it held"
 
     def _repair(self, check: SegmentCheck, fingerprint: str | None, faults: list[Finding]) -> None:
         if self._found.quick:  # what is kept must be proved

@@ -3,21 +3,23 @@
     LOGNAME=golden python tests/store/golden/make.py
 
 It holds what a store can hold: two features of one modality, layers added later, a codec of each kind, rows of tokens,
-a failed clip, a clip without content, a superseded segment, a snapshot that covers some segments and one that came
-after it. `test_golden.py` computes the same numbers again and reads them.
+a failed clip, a clip without content, segments that are one array and segments that are groups, a superseded segment,
+a snapshot that covers some segments and one that came after it. `test_golden.py` computes the same numbers again and
+reads them.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emocache.spec import Recipe
 from emocache.store import Feature, FeatureWriter, open_or_make_store, write_roster
+from emocache.store.catalog import write_snapshot
 from emocache.store.commit import write_segment
-from emocache.store.index import write_snapshot
 
 PLACE = Path(__file__).parent / "format-1"
 DIM = 4
@@ -80,7 +82,8 @@ def main() -> None:
     mean = store.add_feature(recipe("tone", "mean", "float32"), {"emocache": "0.1.0"})
     small = commit(mean, range(2), (1, 2))
     commit(mean, range(3), (1, 2), codec="zstd", supersedes=(small,))
-    commit(mean, range(3), (7,), codec="blosc")
+    with mock.patch("emocache.store.commit.INLINE_BYTES", 0):  # as large segments lie
+        commit(mean, range(3), (7,), codec="blosc")
     write_snapshot(mean.folder, mean.fingerprint)
     commit(mean, range(3, 4), (1, 2, 7))
     half = store.add_feature(recipe("tone", "mean", "float16"), {})
@@ -98,6 +101,11 @@ def main() -> None:
         }
     )
     writer.flush()
+    with mock.patch("emocache.store.commit.INLINE_BYTES", 100):  # keys in the manifest, ledger and offsets beside it
+        writer = FeatureWriter(half.folder, half.fingerprint, (3,))
+        for number in range(3):
+            writer.add(key(number), cells(number, (3,), "float16"), {"duration_s": 1.5, "frames": 75 + number})
+        writer.flush()
     ragged = store.add_feature(recipe("tone", "tokens", "float16"), {})
     writer = FeatureWriter(ragged.folder, ragged.fingerprint, (0, 1))
     for number in range(3):
