@@ -13,6 +13,7 @@ _ADDRESSES = {  # a name given twice is refused by the linter (F601)
     "cross-attention": "emocache.heads.cross_attention:CrossAttentionHead",
     "linear": "emocache.heads.linear:LinearHead",
     "mlp": "emocache.heads.mlp:MLPHead",
+    "svm-ensemble": "emocache.heads.svm_ensemble:SVMEnsembleHead",
 }
 
 
