@@ -64,7 +64,7 @@ class CrossAttentionHead(AMHFHead):
     def fusion(self, modalities: int, outputs: int) -> nn.Module:
         """The fusion whose parameters are as many as AMHF's.
 
-        raises: BadOption if it has none of the components left out, or attention alone has too many parameters
+        raises: BadOption if a component is to be left out that it does not have
         """
         settings = self.settings()
         if absent := sorted(settings.without - {"eap", "veap"}):
@@ -74,12 +74,7 @@ class CrossAttentionHead(AMHFHead):
             one, two = (
                 parameter_count(CrossAttentionFusion(self.dim, modalities, hidden, settings)) for hidden in (1, 2)
             )
-        hidden = 1 + round((wanted - one) / (two - one))
-        if hidden < 1:
-            raise BadOption(
-                f"cross-attention: {self.layers} layers have {one:,} parameters at least, the fusion of amhf has "
-                f"{wanted:,}; choose fewer with --set layers=N"
-            )
+        hidden = 1 + round((wanted - one) / (two - one))  # never below 1: amhf has as many attention layers, and more
         _say(one + (hidden - 1) * (two - one), wanted, hidden)
         return CrossAttentionFusion(self.dim, modalities, hidden, settings)
 
