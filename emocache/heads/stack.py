@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (torch's own habit)
 
 from emocache.errors import FitError
+from emocache.heads.adam import Adam
 from emocache.heads.layout import Layout
 from emocache.heads.losses import Loss
 from emocache.heads.stack_rows import StackRows
@@ -131,16 +132,11 @@ class _Stack:
         self.state = {key: torch.stack([state[key] for state in states]).to(self.device) for key in states[0]}
         self.learned = [key for key, _ in members[0].net.named_parameters()]
         self.depth = sum(key.endswith("running_mean") for key in self.state)
-        self._claim_gradients()
-        self.optimizer = self._new_optimizer()
+        self.optimizer = Adam(self._parameters(), how.lr, how.decay)
 
-    def _claim_gradients(self) -> None:
-        for key in self.learned:
-            self.state[key].requires_grad_()
-
-    def _new_optimizer(self) -> torch.optim.Optimizer:
-        parameters = [self.state[key] for key in self.learned]
-        return torch.optim.AdamW(parameters, lr=self.how.lr, weight_decay=self.how.decay, fused=True)
+    def _parameters(self) -> list[Tensor]:
+        """What is learned, asking for gradients."""
+        return [self.state[key].requires_grad_() for key in self.learned]
 
     def train(self, stop: threading.Event) -> None:
         """Epochs until every member has stopped, or all of them are over."""
@@ -262,16 +258,10 @@ class _Stack:
 
     def _keep(self, numbers: list[int]) -> None:
         """Go on with some members alone, with their optimiser's moments."""
-        before = {key: self.optimizer.state[self.state[key]] for key in self.learned}
         self.active = [self.active[number] for number in numbers]
         self.noise = [self.noise[number] for number in numbers]
         if not numbers:
             return
         self.rows = self.rows.of(numbers)
         self.state = {key: tensor.detach()[numbers].clone() for key, tensor in self.state.items()}
-        self._claim_gradients()
-        self.optimizer = self._new_optimizer()
-        for key in self.learned:
-            self.optimizer.state[self.state[key]] = {
-                name: value if value.ndim == 0 else value[numbers].clone() for name, value in before[key].items()
-            }
+        self.optimizer = self.optimizer.of(self._parameters(), numbers)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from emocache.heads.adam import Adam
 from numpy.typing import NDArray
 from torch import nn
 
@@ -94,3 +95,18 @@ def test_one_step_of_a_stack_is_a_step_of_the_module(corpus: Corpus) -> None:
     for name, tensor in twin.state_dict().items():
         if "num_batches" not in name:
             torch.testing.assert_close(together.state[name][0].detach(), tensor, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("decoupled", [True, False])
+def test_adam_takes_the_steps_of_torchs_own(decoupled: bool) -> None:
+    torch.manual_seed(0)
+    ours, theirs = (nn.Parameter(torch.arange(6.0).reshape(2, 3)) for _ in range(2))
+    oracle = torch.optim.AdamW if decoupled else torch.optim.Adam
+    optimizers = Adam([ours], 0.1, 0.02, decoupled=decoupled), oracle([theirs], lr=0.1, weight_decay=0.02, fused=True)
+    for _ in range(5):
+        target = torch.randn(2, 3)
+        for parameter, optimizer in zip((ours, theirs), optimizers, strict=True):
+            optimizer.zero_grad()
+            (parameter - target).square().sum().backward()
+            optimizer.step()
+    assert torch.equal(ours, theirs)
