@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from emocache.errors import BadOption, some
 from emocache.heads.amhf.fusion import HybridFusion
 from emocache.heads.amhf.head import AMHFHead
+from emocache.heads.amhf.projection import Projection
 from emocache.heads.amhf.settings import FusionSettings
 from emocache.heads.amhf.transformer import Block, depth_rates
 
@@ -18,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class CrossAttentionFusion(nn.Module):
-    """Every modality attends to all others, layer by layer, and a linear map joins what comes out.
+    """Every modality attends to all others, layer by layer, and a projection (C.2) joins what comes out.
 
     After Tsai et al. (2019), with one token per modality, a learned vector that says which it is, and one set of
     weights for all pairs. A modality that a clip lacks is attended to by none and drops out of the sum. A clip's only
@@ -34,7 +35,7 @@ class CrossAttentionFusion(nn.Module):
         self.layers = nn.ModuleList(
             Block(dim, hidden, settings.attention_heads, settings.dropout, rate) for rate in rates
         )
-        self.project = nn.Linear(modalities * dim, dim)
+        self.project = Projection(modalities * dim, dim)
 
     def forward(self, h: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Fuse `h` ``(clip, modality, dim)`` into ``(clip, dim)``; there is no penalty, so the second is 0."""

@@ -44,10 +44,7 @@ def random(*shape: int) -> torch.Tensor:
 
 def test_projection_is_gelu_of_layer_norm_of_wx() -> None:
     projection, x = double(Projection(7, DIM)), random(CLIPS, 7)
-    p = paper.numbers(projection)
-    expected = [
-        paper.gelu(paper.layer_norm(p["linear.weight"] @ row, p["norm.weight"], p["norm.bias"])) for row in x.numpy()
-    ]
+    expected = [paper.project(paper.numbers(projection), row) for row in x.numpy()]
     np.testing.assert_allclose(projection(x).detach(), expected, rtol=1e-10)
 
 
