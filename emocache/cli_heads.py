@@ -26,6 +26,10 @@ def fuse(
     metric: Annotated[
         str, typer.Option(metavar="NAME", help="What the weights maximise: waf, accuracy, uar or macro_f1.")
     ] = "waf",
+    folds: Annotated[
+        str | None,
+        typer.Option(metavar="PROTOCOL", help="Nested folds: speaker, speaker:K, loso or K.  [default: the runs' own]"),
+    ] = None,
     test: Annotated[
         Path | None, typer.Option(metavar="PATH", help="A manifest of other clips with labels, to score.")
     ] = None,
@@ -35,7 +39,9 @@ def fuse(
     device: Device = "auto",
 ) -> None:
     """Weigh runs against each other by their out-of-fold probabilities; nested folds give the honest score."""
-    fused = emocache.fuse_runs(runs, metric=metric, seed=seed, out=out, test=test, store=store, device=device)
+    fused = emocache.fuse_runs(
+        runs, metric=metric, folds=folds, seed=seed, out=out, test=test, store=store, device=device
+    )
     typer.echo(fused.summary())
 
 

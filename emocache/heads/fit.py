@@ -151,7 +151,10 @@ def _protocol(problem: Problem, record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _table(problem: Problem, predicted: NDArray[np.float64], rows: NDArray[np.int64]) -> pd.DataFrame:
-    """``oof.parquet``: clip_id, fold, label, ``p_<name>`` of each clip; ``y_<name>`` where targets are numbers."""
+    """``oof.parquet``: clip_id, fold, label, speaker, ``p_<name>`` of each clip; ``y_<name>`` if targets are numbers.
+
+    speaker: only where every clip has one: what is made of runs divides clips and draws intervals by it
+    """
     import pandas as pd
 
     fold = problem.folds.of[rows]
@@ -161,6 +164,8 @@ def _table(problem: Problem, predicted: NDArray[np.float64], rows: NDArray[np.in
     }
     if problem.task != "dimensional":
         columns["label"] = problem.labels[rows].astype(object)
+    if problem.speakers is not None:
+        columns["speaker"] = problem.speakers[rows].astype(object)
     if problem.task != "label":
         columns |= {f"y_{name}": problem.target[rows, i] for i, name in enumerate(problem.names)}
     columns |= {f"p_{name}": predicted[rows, i] for i, name in enumerate(problem.names)}

@@ -92,7 +92,7 @@ def vote_runs(
         "features": [],
         "runs": sources_of(members),
         "seed": seed,
-        "fold_rule": members.runs[0].record["recipe"].get("fold_rule", "given"),
+        "fold_rule": members.rule,
         "folds": dict(zip(members.clips, members.fold.tolist(), strict=True)),
     }
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
