@@ -8,10 +8,21 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from emocache.errors import BadOption
 from emocache.heads.layout import Layout
 
 FloatMatrix = NDArray[np.float32]
 TASKS = ("label", "soft", "dimensional")
+
+
+def check_class_weights(kind: str) -> str:
+    """`kind` itself, if it is ``balanced`` (every class weighs the same) or ``none`` (every clip does).
+
+    raises: BadOption
+    """
+    if kind not in {"balanced", "none"}:
+        raise BadOption(f"--set class_weights={kind}: write balanced or none")
+    return kind
 
 
 class Head(Protocol):

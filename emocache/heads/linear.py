@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from emocache.errors import FitError
-from emocache.heads.head import FloatMatrix
+from emocache.heads.head import FloatMatrix, check_class_weights
 from emocache.heads.layout import Layout
 
 MODEL = "model.skops"
@@ -58,7 +58,7 @@ class LinearHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit
         groups: NDArray[np.str_] | None = None,  # noqa: ARG002 (nothing is held out here)
     ) -> Self:
         """Learn from rows ``(clip, dim)`` and their labels ``(clip,)``."""
-        weights = "balanced" if self.class_weights == "balanced" else None
+        weights = "balanced" if check_class_weights(self.class_weights) == "balanced" else None
         model = LogisticRegression(C=self.C, class_weight=weights, max_iter=5000, tol=1e-3)
         with threadpool_limits(1):  # as in `mlp`: alike on few or many cores, and never slowed by other processes
             self.model_ = model.fit(X, y)
@@ -87,7 +87,7 @@ class LinearHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit
         raises: FitError if it is missing, damaged, or holds a type that is not allowed
         """
         model = _read(folder / MODEL)
-        head = cls(C=model.C, device=device)
+        head = cls(C=model.C, class_weights=model.class_weight or "none", device=device)
         head.model_, head.classes_ = model, model.classes_
         return head
 

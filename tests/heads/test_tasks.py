@@ -246,5 +246,8 @@ def test_settings_that_cannot_be_are_refused(store: Path) -> None:
         fit_head(store, settings=["seed=3"])
     with pytest.raises(BadOption, match=r"--set 'dropout': write name=value, as in --set dropout=0\.5"):
         fit_head(store, settings=["dropout"])
+    for head in ("linear", "mlp"):
+        with pytest.raises(BadOption, match="--set class_weights=equal: write balanced or none"):
+            fit_head(store, head, settings=["class_weights=equal"])
     with pytest.raises(BadOption, match="--seeds 0: a head is trained once or more"):
         fit_head(store, seeds=0)
