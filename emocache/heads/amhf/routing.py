@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from emocache.heads.amhf.dropout import dropout
+
 
 class Router(nn.Module):
     """``pi = softmax(R h_a)`` and its top k; R is ``(expert, dim)`` without a bias (Eq. 6).
@@ -95,7 +97,7 @@ class Experts(nn.Module):
         linear = nn.functional.linear
         shared = linear(guide, guide_weight, hidden_bias)
         hidden = nn.functional.gelu(linear(others, other_weight) + shared[:, None])
-        return linear(nn.functional.dropout(hidden, self.dropout, self.training), out_weight, out_bias)
+        return linear(dropout(hidden, self.dropout, self.training), out_weight, out_bias)
 
 
 def _all_or_chosen(weights: Tensor) -> Tensor | slice:
