@@ -29,9 +29,9 @@ class Head(Protocol):
     """A classifier, or a regressor of emotional dimensions, on a matrix of features.
 
     A head does not standardise, divide, score or read a store: it gets rows that are scaled, and whatever it chooses or
-    stops by, it holds out of those rows itself. To add one: one file with a class that derives from scikit-learn's
-    ``ClassifierMixin`` and ``BaseEstimator`` (parameters stored unchanged by ``__init__``, all with defaults; each can
-    be set with ``--set``) and one line in `registry`. Networks derive from `torch_head.TorchHead`, which leaves them to
+    stops by, it holds out of those rows itself. To add one: one file with a class that derives from
+    `estimator.Estimator` (parameters stored unchanged by ``__init__``, all with defaults; each can be set with
+    ``--set``) and one line in `registry`. Networks derive from `torch_head.TorchHead`, which leaves them to
     say what the network is.
 
     layout: how the columns are shaped; None: one block. Columns behind it say which clip has which feature

@@ -113,8 +113,9 @@ class Scaler:
         """Write standardised `values` to `out`, computed in float64; `fill` where they are NaN."""
         first = 0
         for part in _chunks(values):
-            scaled = (part - self.mean) / self.scale
-            if fill is not None:
+            scaled = part - self.mean
+            scaled /= self.scale
+            if fill is not None and np.isnan(part).any():
                 scaled = np.where(np.isnan(scaled), fill, scaled)
             out[first : first + len(part)] = scaled
             first += len(part)
@@ -165,12 +166,15 @@ def _column_moments(values: NDArray[np.float32]) -> tuple[FloatArray, FloatArray
     """Some hundred rows at a time, which stay in the cache."""
     count, total, square = (np.zeros(values.shape[1]) for _ in range(3))
     for part in _chunks(values):
-        count += (~np.isnan(part)).sum(axis=0)
-        total += np.nansum(part, axis=0, dtype=np.float64)
+        gaps = np.isnan(part)
+        count += len(part) - gaps.sum(axis=0) if gaps.any() else len(part)
+        total += (np.nansum if gaps.any() else np.sum)(part, axis=0, dtype=np.float64)
     count = np.maximum(count, 1)
     mean = total / count
     for part in _chunks(values):
-        square += np.nansum((part - mean) ** 2, axis=0)
+        away = part - mean
+        away *= away
+        square += (np.nansum if np.isnan(part).any() else np.sum)(away, axis=0)
     spread = np.sqrt(square / count)
     flat = spread <= 1e-6 * np.maximum(np.abs(mean), 1e-6)  # what float32 leaves of a constant
     return mean, np.where(flat, np.inf, spread)
