@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from emocache.heads.blends.manifest import write_blend_labels
     from emocache.heads.fit import fit_head
     from emocache.heads.fusion.fuse import fuse_runs
+    from emocache.heads.labels.mine import mine_labels
+    from emocache.heads.labels.refine import refine_labels
+    from emocache.heads.labels.vote import vote_runs
     from emocache.heads.runs import load_run
     from emocache.store import FeatureDataset, open_store, read_manifest
     from emocache.store.upkeep.collection import collect_garbage
@@ -47,10 +50,13 @@ _HOME = {
     "list_features": "store.upkeep.report",
     "load_run": "heads.runs",
     "merge_stores": "store.upkeep.merge",
+    "mine_labels": "heads.labels.mine",
     "open_store": "store",
     "read_ledger": "store.upkeep.ledger",
     "read_manifest": "store",
+    "refine_labels": "heads.labels.refine",
     "verify_store": "store.upkeep.verify",
+    "vote_runs": "heads.labels.vote",
     "write_blend_labels": "heads.blends.manifest",
 }
 
@@ -71,10 +77,13 @@ __all__ = [
     "list_features",
     "load_run",
     "merge_stores",
+    "mine_labels",
     "open_store",
     "read_ledger",
     "read_manifest",
+    "refine_labels",
     "verify_store",
+    "vote_runs",
     "write_blend_labels",
 ]
 

@@ -26,6 +26,10 @@ def fuse(
     metric: Annotated[
         str, typer.Option(metavar="NAME", help="What the weights maximise: waf, accuracy, uar or macro_f1.")
     ] = "waf",
+    folds: Annotated[
+        str | None,
+        typer.Option(metavar="PROTOCOL", help="Nested folds: speaker, speaker:K, loso or K.  [default: the runs' own]"),
+    ] = None,
     test: Annotated[
         Path | None, typer.Option(metavar="PATH", help="A manifest of other clips with labels, to score.")
     ] = None,
@@ -35,7 +39,9 @@ def fuse(
     device: Device = "auto",
 ) -> None:
     """Weigh runs against each other by their out-of-fold probabilities; nested folds give the honest score."""
-    fused = emocache.fuse_runs(runs, metric=metric, seed=seed, out=out, test=test, store=store, device=device)
+    fused = emocache.fuse_runs(
+        runs, metric=metric, folds=folds, seed=seed, out=out, test=test, store=store, device=device
+    )
     typer.echo(fused.summary())
 
 
@@ -132,10 +138,108 @@ def blend(
     typer.echo(done.summary())
 
 
+def vote(
+    runs: Runs,
+    metric: Annotated[
+        str, typer.Option(metavar="NAME", help="What runs are ranked by: waf, accuracy, uar or macro_f1.")
+    ] = "waf",
+    seed: Seed = 0,
+    out: Out = None,
+) -> None:
+    """Let runs vote: the most frequent class; in a tie the last-ranked run is dropped until there is none."""
+    typer.echo(emocache.vote_runs(runs, metric=metric, seed=seed, out=out).summary())
+
+
+Normalize = Annotated[
+    str, typer.Option(metavar="HOW", help="Standardise by training folds (global), by speaker, or not (none).")
+]
+
+
+def refine(
+    features: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FEATURE[:LAYERS]", help="A feature; may be repeated.  [default: all]"),
+    ] = None,
+    labels_from: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="A column of the manifest that votes too; may be repeated."),
+    ] = None,
+    head: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A weak classifier; may be repeated.  [default: linear and svm-ensemble]"),
+    ] = None,
+    clips: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="A manifest.  [default: the clips and labels of the store]")
+    ] = None,
+    store: StorePath = None,
+    folds: Annotated[
+        str | None,
+        typer.Option(metavar="PROTOCOL", help="As for fit.  [default: speaker where there are speakers, else 5]"),
+    ] = None,
+    normalize: Normalize = "global",
+    seed: Seed = 0,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The table to write, a new .csv.")] = Path("refined.csv"),
+    device: Device = "auto",
+) -> None:
+    """Vote on labels with weak classifiers and other label columns; mark for review what nobody agrees with."""
+    done = emocache.refine_labels(
+        store,
+        features=features or None,
+        clips=clips,
+        labels_from=labels_from or (),
+        **({"heads": head} if head else {}),
+        folds=folds,
+        normalize=normalize,
+        seed=seed,
+        out=out,
+        device=device,
+    )
+    typer.echo(done.summary())
+
+
+def mine(
+    group: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FEATURE[,FEATURE]",
+            help="What one of the four learners reads; four times.  [default: four random halves of all columns]",
+        ),
+    ] = None,
+    head: Annotated[str, typer.Option(metavar="NAME", help="The learners' head.")] = "linear",
+    rounds: Annotated[int, typer.Option(help="At most so many rounds.")] = 3,
+    agree: Annotated[int, typer.Option(help="How many of the four must agree.")] = 3,
+    clips: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="A manifest.  [default: the clips and labels of the store]")
+    ] = None,
+    store: StorePath = None,
+    normalize: Normalize = "global",
+    seed: Seed = 0,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The table to write, a new .csv.")] = Path("mined.csv"),
+    device: Device = "auto",
+) -> None:
+    """Give labels to unlabelled clips where learners on different features agree, in rounds, while the score holds."""
+    done = emocache.mine_labels(
+        store,
+        groups=group or None,
+        clips=clips,
+        head=head,
+        rounds=rounds,
+        agree=agree,
+        normalize=normalize,
+        seed=seed,
+        out=out,
+        device=device,
+    )
+    typer.echo(done.summary())
+
+
 HEAD_COMMANDS: Mapping[str, Callable[..., None]] = {
     "ablate": ablate,
     "fuse": fuse,
     "blend-labels": blend_labels,
     "blend": blend,
+    "vote": vote,
+    "refine": refine,
+    "mine": mine,
 }
 """Command to function, in the order of the help."""

@@ -12,6 +12,7 @@ import typer.main
 import emocache
 from emocache.cli import app
 from emocache.extract.pooling import pool
+from emocache.heads.registry import head_names
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -74,3 +75,22 @@ def test_the_encoder_that_the_docs_teach_works(tmp_path: Path) -> None:
     frames, lengths = encoder.forward([decoded.payload], [0])
     assert (frames.shape, lengths) == ((1, 1, 100, 1), [100])
     assert pool(frames[0], "mean").item() == pytest.approx(20 * np.log10(0.5), abs=1e-3)
+
+
+def test_the_head_that_the_docs_teach_works(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "heads.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    namespace: dict[str, type] = {}
+    exec(code, namespace)  # noqa: S102 (our own page)
+    x = np.random.default_rng(0).normal(size=(400, 4)).astype(np.float32)
+    y = np.where(x[:, 0] > 0, "high", "low")
+    head = namespace["PerceptronHead"](width=16, device="cpu").fit(x, y)
+    assert (head.predict(x) == y).mean() > 0.8
+    head.save(tmp_path)
+    again = namespace["PerceptronHead"].load(tmp_path, device="cpu")
+    np.testing.assert_array_equal(again.predict_proba(x), head.predict_proba(x))
+
+
+@pytest.mark.parametrize("name", head_names())
+def test_every_head_stands_in_the_docs(name: str) -> None:
+    assert f"\n| `{name}` |" in (ROOT / "docs" / "heads.md").read_text()

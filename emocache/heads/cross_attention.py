@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from emocache.errors import BadOption, some
 from emocache.heads.amhf.fusion import HybridFusion
 from emocache.heads.amhf.head import AMHFHead
+from emocache.heads.amhf.projection import Projection
 from emocache.heads.amhf.settings import FusionSettings
 from emocache.heads.amhf.transformer import Block, depth_rates
 
@@ -18,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class CrossAttentionFusion(nn.Module):
-    """Every modality attends to all others, layer by layer, and a linear map joins what comes out.
+    """Every modality attends to all others, layer by layer, and a projection (C.2) joins what comes out.
 
     After Tsai et al. (2019), with one token per modality, a learned vector that says which it is, and one set of
     weights for all pairs. A modality that a clip lacks is attended to by none and drops out of the sum. A clip's only
@@ -34,7 +35,7 @@ class CrossAttentionFusion(nn.Module):
         self.layers = nn.ModuleList(
             Block(dim, hidden, settings.attention_heads, settings.dropout, rate) for rate in rates
         )
-        self.project = nn.Linear(modalities * dim, dim)
+        self.project = Projection(modalities * dim, dim)
 
     def forward(self, h: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Fuse `h` ``(clip, modality, dim)`` into ``(clip, dim)``; there is no penalty, so the second is 0."""
@@ -64,7 +65,7 @@ class CrossAttentionHead(AMHFHead):
     def fusion(self, modalities: int, outputs: int) -> nn.Module:
         """The fusion whose parameters are as many as AMHF's.
 
-        raises: BadOption if it has none of the components left out, or attention alone has too many parameters
+        raises: BadOption if a component is to be left out that it does not have
         """
         settings = self.settings()
         if absent := sorted(settings.without - {"eap", "veap"}):
@@ -74,12 +75,7 @@ class CrossAttentionHead(AMHFHead):
             one, two = (
                 parameter_count(CrossAttentionFusion(self.dim, modalities, hidden, settings)) for hidden in (1, 2)
             )
-        hidden = 1 + round((wanted - one) / (two - one))
-        if hidden < 1:
-            raise BadOption(
-                f"cross-attention: {self.layers} layers have {one:,} parameters at least, the fusion of amhf has "
-                f"{wanted:,}; choose fewer with --set layers=N"
-            )
+        hidden = 1 + round((wanted - one) / (two - one))  # never below 1: amhf has as many attention layers, and more
         _say(one + (hidden - 1) * (two - one), wanted, hidden)
         return CrossAttentionFusion(self.dim, modalities, hidden, settings)
 

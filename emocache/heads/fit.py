@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from emocache.errors import BadOption
 from emocache.heads.cross_fit import cross_fit, out_of_fold
 from emocache.heads.folds import TEST
-from emocache.heads.head import Head
+from emocache.heads.head import TASKS, Head
 from emocache.heads.matrix import load_matrix
 from emocache.heads.normalize import check_method
 from emocache.heads.problem import Problem, make_problem
@@ -94,6 +94,8 @@ def _refuse_what_cannot_be(kind: type[Head], head: str, task: str, mix_layers: s
         raise BadOption(f"--seed {seed}: a seed is 0 or more")
     if seeds < 1:
         raise BadOption(f"--seeds {seeds}: a head is trained once or more")
+    if task not in TASKS:
+        raise BadOption(f"--task {task!r} is not known; known: {', '.join(TASKS)}")
     if task not in kind.tasks:
         raise BadOption(f"--task {task}: {head} can do {', '.join(kind.tasks)}; choose another --head")
     if mix_layers == "learned" and not kind.mixes:
@@ -149,7 +151,10 @@ def _protocol(problem: Problem, record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _table(problem: Problem, predicted: NDArray[np.float64], rows: NDArray[np.int64]) -> pd.DataFrame:
-    """``oof.parquet``: clip_id, fold, label, ``p_<name>`` of each clip; ``y_<name>`` where targets are numbers."""
+    """``oof.parquet``: clip_id, fold, label, speaker, ``p_<name>`` of each clip; ``y_<name>`` if targets are numbers.
+
+    speaker: only where every clip has one: what is made of runs divides clips and draws intervals by it
+    """
     import pandas as pd
 
     fold = problem.folds.of[rows]
@@ -159,6 +164,8 @@ def _table(problem: Problem, predicted: NDArray[np.float64], rows: NDArray[np.in
     }
     if problem.task != "dimensional":
         columns["label"] = problem.labels[rows].astype(object)
+    if problem.speakers is not None:
+        columns["speaker"] = problem.speakers[rows].astype(object)
     if problem.task != "label":
         columns |= {f"y_{name}": problem.target[rows, i] for i, name in enumerate(problem.names)}
     columns |= {f"p_{name}": predicted[rows, i] for i, name in enumerate(problem.names)}

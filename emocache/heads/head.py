@@ -8,19 +8,30 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from emocache.errors import BadOption
 from emocache.heads.layout import Layout
 
 FloatMatrix = NDArray[np.float32]
 TASKS = ("label", "soft", "dimensional")
 
 
+def check_class_weights(kind: str) -> str:
+    """`kind` itself, if it is ``balanced`` (every class weighs the same) or ``none`` (every clip does).
+
+    raises: BadOption
+    """
+    if kind not in {"balanced", "none"}:
+        raise BadOption(f"--set class_weights={kind}: write balanced or none")
+    return kind
+
+
 class Head(Protocol):
     """A classifier, or a regressor of emotional dimensions, on a matrix of features.
 
     A head does not standardise, divide, score or read a store: it gets rows that are scaled, and whatever it chooses or
-    stops by, it holds out of those rows itself. To add one: one file with a class that derives from scikit-learn's
-    ``ClassifierMixin`` and ``BaseEstimator`` (parameters stored unchanged by ``__init__``, all with defaults; each can
-    be set with ``--set``) and one line in `registry`. Networks derive from `torch_head.TorchHead`, which leaves them to
+    stops by, it holds out of those rows itself. To add one: one file with a class that derives from
+    `estimator.Estimator` (parameters stored unchanged by ``__init__``, all with defaults; each can be set with
+    ``--set``) and one line in `registry`. Networks derive from `torch_head.TorchHead`, which leaves them to
     say what the network is.
 
     layout: how the columns are shaped; None: one block. Columns behind it say which clip has which feature

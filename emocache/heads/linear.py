@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from emocache.errors import FitError
-from emocache.heads.head import FloatMatrix
+from emocache.heads.head import FloatMatrix, check_class_weights
 from emocache.heads.layout import Layout
 
 MODEL = "model.skops"
@@ -21,10 +21,11 @@ ALLOWED: tuple[str, ...] = ()
 
 
 class LinearHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn ships no types
-    """Logistic regression, classes weighted by inverse frequency.
+    """Logistic regression.
 
     C: inverse of the penalty. On EmoDB with `prosody` (686 standardised columns) the UAR changes by less than .01
         between .01 and .1, which is why it is fixed and not searched for
+    class_weights: ``balanced``: every class weighs the same; ``none``: every clip
     layout, task, seed, device: every head has them; this one draws nothing at random and computes on the CPU
     """
 
@@ -37,12 +38,14 @@ class LinearHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit
         self,
         *,
         C: float = 0.03,  # noqa: N803 (scikit-learn's name)
+        class_weights: str = "balanced",
         layout: Layout | None = None,
         task: str = "label",
         seed: int = 0,
         device: str = "auto",
     ) -> None:
         self.C = C
+        self.class_weights = class_weights
         self.layout = layout
         self.task = task
         self.seed = seed
@@ -55,7 +58,8 @@ class LinearHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit
         groups: NDArray[np.str_] | None = None,  # noqa: ARG002 (nothing is held out here)
     ) -> Self:
         """Learn from rows ``(clip, dim)`` and their labels ``(clip,)``."""
-        model = LogisticRegression(C=self.C, class_weight="balanced", max_iter=5000, tol=1e-3)
+        weights = "balanced" if check_class_weights(self.class_weights) == "balanced" else None
+        model = LogisticRegression(C=self.C, class_weight=weights, max_iter=5000, tol=1e-3)
         with threadpool_limits(1):  # as in `mlp`: alike on few or many cores, and never slowed by other processes
             self.model_ = model.fit(X, y)
         self.classes_: NDArray[np.str_] = self.model_.classes_
@@ -83,7 +87,7 @@ class LinearHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit
         raises: FitError if it is missing, damaged, or holds a type that is not allowed
         """
         model = _read(folder / MODEL)
-        head = cls(C=model.C, device=device)
+        head = cls(C=model.C, class_weights=model.class_weight or "none", device=device)
         head.model_, head.classes_ = model, model.classes_
         return head
 

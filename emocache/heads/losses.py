@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from emocache.heads.head import check_class_weights
+
 Loss = Callable[..., Tensor]
 """From outputs and targets ``(..., clip, column)`` to ``(...)``; a third argument masks clips, ``(..., clip, 1)``."""
 
@@ -63,7 +65,7 @@ def loss_of(task: str, weights: Tensor, smoothing: float = 0.0) -> Loss:
 
 def class_weights(target: Tensor, kind: str) -> Tensor:
     """``(class,)``: 1 each, or with ``balanced`` inverse to how much of the target each class has."""
-    if kind != "balanced":
+    if check_class_weights(kind) == "none":
         return torch.ones(target.shape[-1], device=target.device)
     held = target.sum(dim=-2)
     return torch.where(held > 0, target.shape[-2] / ((held > 0).sum() * held.clamp_min(EPSILON)), 0.0)

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from emocache.errors import BadOption, FitError, some
 from emocache.heads.folds import Folds, make_folds
-from emocache.heads.head import TASKS
 from emocache.heads.matrix import Matrix
 from emocache.heads.normalize import normalized
 from emocache.heads.targets import thirds
@@ -27,7 +26,7 @@ class Problem:
 
     matrix: what was read, rows without targets left out; values: ``(clip, column)`` float32, standardised within
         speakers if that was asked for, NaN where absent
-    task: of `TASKS`; names: the classes, sorted (those of soft labels in the order of their columns), or the dimensions
+    task: of `head.TASKS`; names: the classes, sorted (soft labels: in the order of their columns), or the dimensions
     target: ``(clip, name)`` float64: one-hot, a distribution, or values
     """
 
@@ -72,8 +71,6 @@ def make_problem(
     rule: of `make_folds`
     raises: BadOption, FitError
     """
-    if task not in TASKS:
-        raise BadOption(f"--task {task!r} is not known; known: {', '.join(TASKS)}")
     columns = _columns(matrix, task, targets)
     matrix = _with_targets(matrix, columns, task)
     names, target = _label_target(matrix, columns[0]) if task == "label" else _number_target(matrix, columns, task)

@@ -11,8 +11,10 @@ _ADDRESSES = {  # a name given twice is refused by the linter (F601)
     "amhf": "emocache.heads.amhf.head:AMHFHead",
     "attention": "emocache.heads.attention:AttentionHead",
     "cross-attention": "emocache.heads.cross_attention:CrossAttentionHead",
+    "dynamic": "emocache.heads.dynamic:DynamicHead",
     "linear": "emocache.heads.linear:LinearHead",
     "mlp": "emocache.heads.mlp:MLPHead",
+    "svm-ensemble": "emocache.heads.svm_ensemble:SVMEnsembleHead",
 }
 
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (torch's own habit)
 
 from emocache.errors import FitError
+from emocache.heads.adam import Adam
 from emocache.heads.layout import Layout
 from emocache.heads.losses import Loss
 from emocache.heads.stack_rows import StackRows
@@ -111,13 +112,18 @@ def _stacks(members: Sequence[Member], how: Training, device: torch.device) -> I
 def _take_best(member: Member, how: Training, name: str) -> None:
     if not member.state:
         raise FitError(f"{name}: the held-out loss was never a number in {how.patience} epochs; lower lr ({how.lr})")
-    member.net.load_state_dict(member.state)
+    member.net.load_state_dict({key: _turned(tensor) for key, tensor in member.state.items()})
     member.net.eval()
     member.state = {}
 
 
+def _turned(tensor: Tensor) -> Tensor:
+    """A linear layer's weights ``(out, in)`` as ``(in, out)``, or back: a gradient then needs no turning."""
+    return tensor.mT.contiguous() if tensor.ndim == 2 else tensor
+
+
 class _Stack:
-    """Some members of one architecture as tensors with the member in front."""
+    """Some members of one architecture as tensors with the member in front, matrices as ``(member, in, out)``."""
 
     def __init__(
         self, members: Sequence[Member], how: Training, dropout: float, layout: Layout, losses: LossOf
@@ -128,19 +134,14 @@ class _Stack:
         self.rows = StackRows([(member.rows, member.learn, member.held) for member in members])
         self.noise = [torch.Generator(self.device).manual_seed(member.seed) for member in members]
         states = [member.net.state_dict() for member in members]
-        self.state = {key: torch.stack([state[key] for state in states]).to(self.device) for key in states[0]}
+        self.state = {key: torch.stack([_turned(state[key]) for state in states]).to(self.device) for key in states[0]}
         self.learned = [key for key, _ in members[0].net.named_parameters()]
         self.depth = sum(key.endswith("running_mean") for key in self.state)
-        self._claim_gradients()
-        self.optimizer = self._new_optimizer()
+        self.optimizer = Adam(self._parameters(), how.lr, how.decay)
 
-    def _claim_gradients(self) -> None:
-        for key in self.learned:
-            self.state[key].requires_grad_()
-
-    def _new_optimizer(self) -> torch.optim.Optimizer:
-        parameters = [self.state[key] for key in self.learned]
-        return torch.optim.AdamW(parameters, lr=self.how.lr, weight_decay=self.how.decay, fused=True)
+    def _parameters(self) -> list[Tensor]:
+        """What is learned, asking for gradients."""
+        return [self.state[key].requires_grad_() for key in self.learned]
 
     def train(self, stop: threading.Event) -> None:
         """Epochs until every member has stopped, or all of them are over."""
@@ -166,7 +167,7 @@ class _Stack:
 
     def _kept(self, steps: int) -> list[Tensor]:
         """``(member, row, unit)`` bool for each step: what dropout leaves of the hidden units."""
-        units = sum(self.state[f"{self._place(layer)}.weight"].shape[1] for layer in range(self.depth))
+        units = sum(self.state[f"{self._place(layer)}.weight"].shape[2] for layer in range(self.depth))
         drawn = [
             (torch.rand((len(member.learn), units), generator=noise, device=self.device) >= self.dropout)
             for member, noise in zip(self.active, self.noise, strict=True)
@@ -192,12 +193,12 @@ class _Stack:
             x = self._batch_norm(x, f"{self._prefix}{4 * layer + 1}", mask, training=kept is not None).relu()
             if kept is not None:
                 width = x.shape[-1]
-                x = x * kept[..., used : used + width] / (1 - self.dropout)
+                x = x * (kept[..., used : used + width].to(x.dtype) / (1 - self.dropout))
                 used += width
         return self._linear(x, self._place(self.depth))
 
     def _linear(self, x: Tensor, place: str) -> Tensor:
-        x = x @ self.state[f"{place}.weight"].mT
+        x = torch.bmm(x, self.state[f"{place}.weight"])
         bias = self.state.get(f"{place}.bias")
         return x if bias is None else x + bias[:, None]
 
@@ -262,16 +263,10 @@ class _Stack:
 
     def _keep(self, numbers: list[int]) -> None:
         """Go on with some members alone, with their optimiser's moments."""
-        before = {key: self.optimizer.state[self.state[key]] for key in self.learned}
         self.active = [self.active[number] for number in numbers]
         self.noise = [self.noise[number] for number in numbers]
         if not numbers:
             return
         self.rows = self.rows.of(numbers)
         self.state = {key: tensor.detach()[numbers].clone() for key, tensor in self.state.items()}
-        self._claim_gradients()
-        self.optimizer = self._new_optimizer()
-        for key in self.learned:
-            self.optimizer.state[self.state[key]] = {
-                name: value if value.ndim == 0 else value[numbers].clone() for name, value in before[key].items()
-            }
+        self.optimizer = self.optimizer.of(self._parameters(), numbers)

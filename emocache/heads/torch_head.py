@@ -29,10 +29,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
 from torch import Tensor, nn
 
 from emocache.errors import FitError
+from emocache.heads.estimator import Estimator
 from emocache.heads.head import TASKS, FloatMatrix
 from emocache.heads.layout import Layout, complete_layout, layout_from_json, layout_to_json
 from emocache.heads.losses import class_weights, loss_of
@@ -70,7 +70,7 @@ class MixedNet(nn.Module):
         return outputs
 
 
-class TorchHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn ships no types
+class TorchHead(Estimator):
     """A network, or `members` of them whose outputs are averaged, as a head (see `head.Head`)."""
 
     masks: ClassVar[bool] = False
@@ -89,6 +89,11 @@ class TorchHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-
     class_weights: str = "balanced"
     """``balanced``: every class weighs the same in the loss; ``none``: every clip."""
     label_smoothing: float = 0.0
+
+    def __init__(
+        self, *, layout: Layout | None = None, task: str = "label", seed: int = 0, device: str = "auto"
+    ) -> None:
+        self.layout, self.task, self.seed, self.device = layout, task, seed, device
 
     # --- what a subclass says ----------------------------------------------------------------------------------------
 

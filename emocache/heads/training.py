@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from emocache.errors import BadOption, FitError
+from emocache.heads.adam import Adam
 from emocache.heads.folds import make_folds
 from emocache.heads.losses import Loss
 
@@ -134,9 +135,7 @@ def train(
     raises: FitError if the held-out loss is never a number
     """
     objective = getattr(net, "objective", None)
-    optimizer = torch.optim.Adam(
-        net.parameters(), lr=how.lr, weight_decay=how.decay, decoupled_weight_decay=how.decoupled, fused=True
-    )
+    optimizer = Adam(list(net.parameters()), how.lr, how.decay, decoupled=how.decoupled)
     steps = step_count(len(learn), how.batch)
     learn_rows, held_rows = torch.from_numpy(learn), torch.from_numpy(held).to(rows.x.device)
     amp = torch.autocast(rows.x.device.type, torch.bfloat16, enabled=how.bf16 and rows.x.device.type == "cuda")
@@ -144,8 +143,7 @@ def train(
     for _ in range(how.epochs):
         net.train()
         for batch in learn_rows[torch.randperm(len(learn))].to(rows.x.device).tensor_split(steps):
-            for group in optimizer.param_groups:
-                group["lr"] = how.rate(done, steps)
+            optimizer.lr = how.rate(done, steps)
             optimizer.zero_grad()
             x, target = rows.x[batch], rows.target[batch]
             with amp:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from emocache.cli import app
 from emocache.errors import BadOption, FitError, UnknownName
 from emocache.heads.ablate import Planned, Scored, _Comparison, ablate_head
 from emocache.heads.fit import fit_head
@@ -84,6 +86,15 @@ def test_the_full_row_is_what_fit_gives_and_changes_are_paired_differences(store
     assert "bootstrap over 6 speakers" in text
     written = json.loads((store.parent / "ablation.json").read_text())
     assert written["variants"][2]["change"] == dict(sound.change)
+
+
+def test_the_command_prints_the_table(store: Path) -> None:
+    options = [f"--set={name}={value}" for name, value in TINY.items()]
+    given = ["ablate", "--store", str(store), "--without", "memory", "--no-subsets", "--folds", "2", *options]
+    done = CliRunner().invoke(app, [*given, "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    assert "| configuration | WAF (%) | interval | change | interval |" in done.stdout
+    assert "| No Temporal Memory | " in done.stdout
 
 
 def test_what_cannot_be_ablated_is_refused(store: Path) -> None:

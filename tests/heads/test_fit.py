@@ -61,7 +61,7 @@ def test_a_head_learns_and_its_run_says_how_well(head: str, store: Path, tmp_pat
 def test_out_of_fold_rows_name_clip_fold_label_and_a_probability_per_class(store: Path, tmp_path: Path) -> None:
     run = fit_head(store, "linear", folds="speaker:3", out=tmp_path / "run")
     oof = pd.read_parquet(tmp_path / "run/oof.parquet")
-    assert list(oof.columns) == ["clip_id", "fold", "label", "p_anger", "p_fear", "p_joy"]
+    assert list(oof.columns) == ["clip_id", "fold", "label", "speaker", "p_anger", "p_fear", "p_joy"]
     assert len(oof) == 72
     np.testing.assert_allclose(oof.filter(regex="^p_").sum(axis=1), 1)
     assert run.record["recipe"]["folds"] == dict(zip(oof["clip_id"], oof["fold"], strict=True))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from emocache.errors import BadOption, FitError
 from emocache.heads.block import Block
+from emocache.heads.layout import LayoutBlock
 from emocache.heads.matrix import Matrix
 from emocache.heads.normalize import Scaler, check_method, normalized
 
@@ -97,3 +98,22 @@ def test_a_damaged_scaler_is_named(tmp_path: Path) -> None:
     (tmp_path / "scaler.safetensors").write_bytes(b"nonsense")
     with pytest.raises(FitError, match=r"scaler\.safetensors: cannot be read as a scaler"):
         Scaler.load(tmp_path)
+
+
+def test_tokens_share_their_mean_and_scale() -> None:
+    """Two clips of up to three tokens of one dimension: the five that are there have mean 3."""
+    values = np.float32([[1, 2, 3], [4, 5, NAN]])
+    layout = (LayoutBlock("text", "words", 0, 1, 3, 1),)
+    scaler = Scaler.fit(values, "global", NONE_INDICATED, layout)
+    assert scaler.mean.tolist() == [3, 3, 3]
+    assert scaler.scale == pytest.approx(np.full(3, np.sqrt(2)))
+    seen = scaler.masked(values)
+    assert seen.dtype == np.float32
+    np.testing.assert_array_equal(np.isnan(seen), np.isnan(values))
+
+
+def test_wide_rows_are_scaled_piece_by_piece_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).normal(size=(50, 7)).astype(np.float32)
+    whole = Scaler.fit(values, "global", NONE_INDICATED).masked(values)
+    monkeypatch.setattr("emocache.heads.normalize.CHUNK_NUMBERS", 20)
+    np.testing.assert_allclose(Scaler.fit(values, "global", NONE_INDICATED).masked(values), whole, atol=1e-6)

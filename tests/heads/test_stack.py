@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from emocache.heads import stack
+from emocache.heads.adam import Adam
 from emocache.heads.layout import LayoutBlock
 from emocache.heads.mlp import Job, MLPHead
-from emocache.heads.stack import Member, _Stack
+from emocache.heads.stack import Member, _Stack, _turned
 from emocache.heads.training import TrainingRows
 from tests.heads.conftest import Corpus
 
@@ -93,4 +94,20 @@ def test_one_step_of_a_stack_is_a_step_of_the_module(corpus: Corpus) -> None:
     optimizer.step()
     for name, tensor in twin.state_dict().items():
         if "num_batches" not in name:
-            torch.testing.assert_close(together.state[name][0].detach(), tensor, atol=1e-6, rtol=1e-4)
+            found = _turned(together.state[name][0].detach())
+            torch.testing.assert_close(found, tensor, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("decoupled", [True, False])
+def test_adam_takes_the_steps_of_torchs_own(decoupled: bool) -> None:
+    torch.manual_seed(0)
+    ours, theirs = (nn.Parameter(torch.arange(6.0).reshape(2, 3)) for _ in range(2))
+    oracle = torch.optim.AdamW if decoupled else torch.optim.Adam
+    optimizers = Adam([ours], 0.1, 0.02, decoupled=decoupled), oracle([theirs], lr=0.1, weight_decay=0.02, fused=True)
+    for _ in range(5):
+        target = torch.randn(2, 3)
+        for parameter, optimizer in zip((ours, theirs), optimizers, strict=True):
+            optimizer.zero_grad()
+            (parameter - target).square().sum().backward()
+            optimizer.step()
+    assert torch.equal(ours, theirs)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from emocache.heads.amhf.dropout import dropout
 from emocache.heads.amhf.pooling import EmotionAwarePooling, masked_mean
 from emocache.heads.amhf.projection import Projection
 from emocache.heads.layout import LayoutBlock
@@ -109,7 +110,7 @@ class Embedding(nn.Module):
         parts = [embed(x) for embed in self.modalities]
         present = torch.stack([has for _, has in parts], dim=1)
         h = torch.stack([embedded for embedded, _ in parts], dim=1)
-        return nn.functional.dropout(h, self.dropout, self.training) * present[:, :, None], present
+        return dropout(h, self.dropout, self.training) * present[:, :, None], present
 
     def orthogonality(self) -> Tensor:
         """The sum of all poolings' ``|| Q Q^T - I ||_F^2`` (section 3.4)."""

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from emocache.heads.amhf.gating import SpectralGating
 from emocache.heads.amhf.memory import PrototypeMemory
+from emocache.heads.amhf.projection import Projection
 from emocache.heads.amhf.routing import Experts, Router
 from emocache.heads.amhf.settings import FusionSettings
 from emocache.heads.amhf.transformer import Block, depth_rates
@@ -17,7 +18,8 @@ class HybridFusion(nn.Module):
     """One embedding from those of all modalities; number 0 is the guide (the paper's audio), the rest its partners.
 
     Eq. 7 to 9 speak of the routed r_x of Eq. 6, so what the refinement transformer makes of [a_mem, r_v, r_t] is read
-    at its first token alone, which is a_mem in Eq. 9. P_f and P_res are linear maps with a bias.
+    at its first token alone, which is a_mem in Eq. 9. P_f and P_res are taken to be what the paper calls a projection
+    elsewhere (C.2: GELU, LayerNorm, linear map), so that both terms of Eq. 10 have the same scale.
 
     Absent modalities are masked: nobody attends to them, they get no confidence, and their terms drop out of the sums
     of Eq. 9 and 10. With a single modality what is left is the memory, P_f and P_res.
@@ -43,8 +45,8 @@ class HybridFusion(nn.Module):
             rates = depth_rates(layers, settings.drop_path)
             self.refinement = nn.ModuleList(Block(dim, settings.hidden, heads, dropout, rate) for rate in rates)
         self.uncertainty = Uncertainty(dim, others) if others and "uncertainty" not in off else None
-        self.project = nn.Linear(modalities * dim, dim)
-        self.residual = nn.Linear(modalities * dim, dim) if self.gamma else None
+        self.project = Projection(modalities * dim, dim)
+        self.residual = Projection(modalities * dim, dim) if self.gamma else None
 
     def forward(self, h: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Fuse `h` ``(clip, modality, dim)``, 0 where not `present` ``(clip, modality)``.

@@ -16,6 +16,9 @@ from emocache.heads.layout import Layout
 from emocache.heads.torch_head import TorchHead
 from emocache.heads.training import Training
 
+WIDE = 256
+"""From this width on, products are worth more than one thread."""
+
 
 class AMHFHead(TorchHead):
     """Reliability-aware fusion of any number of modalities, guided by one of them. Defaults are the paper's.
@@ -34,7 +37,6 @@ class AMHFHead(TorchHead):
     """
 
     masks: ClassVar[bool] = True
-    one_thread: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -162,6 +164,11 @@ class AMHFHead(TorchHead):
         lambdas = Lambdas(self.lambda_mod, self.lambda_orth, self.lambda_bal)
         mixes = self.task != "dimensional"
         return Regularisation(lambdas, self.mixup * mixes, self.cutmix * mixes, self.dropout)
+
+    @property
+    def one_thread(self) -> bool:  # type: ignore[override] # decided by the width
+        """Whether it computes on one thread: narrow layers gain nothing from more (see `training.reproducible`)."""
+        return self.dim < WIDE
 
     def training(self) -> Training:
         """Appendix C.4."""

@@ -30,7 +30,9 @@ def mix(x: Tensor, target: Tensor, layout: Sequence[LayoutBlock], mixup: float, 
     partner = torch.randperm(len(x)).to(x.device)
     other = x[partner]
     if cut:
-        mixed = torch.where(piece(layout, x.shape[1], 1 - own, rng.random()).to(x.device), other, x)
+        taken = piece(layout, x.shape[1], 1 - own, rng.random())
+        own = 1 - float(taken.float().mean())  # whole columns or tokens: not quite what was drawn
+        mixed = torch.where(taken.to(x.device), other, x)
     else:
         mixed = torch.lerp(other, x, own)
     return torch.where(x.isnan() | other.isnan(), x, mixed), own * target + (1 - own) * target[partner]

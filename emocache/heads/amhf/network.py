@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from emocache.heads.amhf.dropout import dropout
 from emocache.heads.amhf.embedding import Embedding
 from emocache.heads.amhf.mixing import mix
 from emocache.heads.amhf.objective import Lambdas, Outputs, objective
@@ -64,7 +65,7 @@ class FusionNetwork(nn.Module):
         x, target = mix(x, target, self.layout, how.mixup, how.cutmix)
         h, present = self.embedding(x)
         fused, balance = self.fusion(h, present)
-        logits = self.classifier(nn.functional.dropout(fused, how.dropout, self.training))
+        logits = self.classifier(dropout(fused, how.dropout, self.training))
         outputs = Outputs(logits, self._alone(h), present, balance, self.embedding.orthogonality())
         return objective(outputs, target, loss, how.lambdas)
 

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from emocache.heads.amhf.dropout import dropout
+
 
 class Router(nn.Module):
     """``pi = softmax(R h_a)`` and its top k; R is ``(expert, dim)`` without a bias (Eq. 6).
@@ -75,18 +77,27 @@ class Experts(nn.Module):
         returns: ``(clip, other, dim)``
         """
         total = torch.zeros_like(others)
-        for expert in range(weights.shape[1]):
-            rows = _all_or_chosen(weights[:, expert])
-            made = self._expert(expert, guide[rows], others[rows]) * weights[rows, expert, None, None].to(others.dtype)
+        weight_of = (weights.T, self.guide_weight, self.other_weight, self.hidden_bias, self.out_weight, self.out_bias)
+        for share, *parameters in zip(*(tensor.unbind(0) for tensor in weight_of), strict=True):
+            rows = _all_or_chosen(share)
+            made = self._expert(guide[rows], others[rows], *parameters) * share[rows, None, None].to(others.dtype)
             total = total + made if isinstance(rows, slice) else total.index_add(0, rows, made)
         return total
 
-    def _expert(self, expert: int, guide: Tensor, others: Tensor) -> Tensor:
+    def _expert(
+        self,
+        guide: Tensor,
+        others: Tensor,
+        guide_weight: Tensor,
+        other_weight: Tensor,
+        hidden_bias: Tensor,
+        out_weight: Tensor,
+        out_bias: Tensor,
+    ) -> Tensor:
         linear = nn.functional.linear
-        shared = linear(guide, self.guide_weight[expert], self.hidden_bias[expert])
-        hidden = nn.functional.gelu(linear(others, self.other_weight[expert]) + shared[:, None])
-        hidden = nn.functional.dropout(hidden, self.dropout, self.training)
-        return linear(hidden, self.out_weight[expert], self.out_bias[expert])
+        shared = linear(guide, guide_weight, hidden_bias)
+        hidden = nn.functional.gelu(linear(others, other_weight) + shared[:, None])
+        return linear(dropout(hidden, self.dropout, self.training), out_weight, out_bias)
 
 
 def _all_or_chosen(weights: Tensor) -> Tensor | slice:

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from emocache.heads.amhf.dropout import dropout
+
 
 class Block(nn.Module):
     """``x + MHA(LN(x))``, then ``x + W2 GELU(W1 LN(x))``; each branch is dropped for a whole clip at a rate.
@@ -33,7 +35,7 @@ class Block(nn.Module):
         normed, kept = self.attention_norm(tokens), tokens[:, :read]
         kept = kept + self._maybe(self.out(self._attend(normed[:, :read], normed, allowed[:, :read])))
         hidden = nn.functional.gelu(self.widen(self.mlp_norm(kept)))
-        return kept + self._maybe(self.narrow(nn.functional.dropout(hidden, self.dropout, self.training)))
+        return kept + self._maybe(self.narrow(dropout(hidden, self.dropout, self.training)))
 
     def _attend(self, asking: Tensor, tokens: Tensor, allowed: Tensor) -> Tensor:
         each = asking.shape[-1] // self.heads
@@ -48,7 +50,7 @@ class Block(nn.Module):
         """Dropout, then stochastic depth: the branch of a clip is there with 1 - rate, and then as much larger."""
         if not self.training:
             return branch
-        branch = nn.functional.dropout(branch, self.dropout)
+        branch = dropout(branch, self.dropout, True)
         if self.drop_path == 0:
             return branch
         keep = torch.rand(len(branch), 1, 1, device=branch.device) >= self.drop_path

@@ -24,7 +24,7 @@ from emocache.heads.fusion.fused import (
     write_fusion,
     write_json,
 )
-from emocache.heads.fusion.members import Members, read_members, tested
+from emocache.heads.fusion.members import Members, divided, read_members, tested
 from emocache.heads.fusion.objective import LargestClass, check_metric
 from emocache.heads.fusion.scored import oof_of, scores_of, sources_of, spread
 from emocache.heads.fusion.search import evaluate, fit_weights
@@ -44,6 +44,7 @@ def fuse_runs(
     runs: Sequence[str | Path],
     *,
     metric: str = "waf",
+    folds: str | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     test: str | Path | None = None,
@@ -54,6 +55,8 @@ def fuse_runs(
 
     runs: folders that `fit_head` left, of the same labels; clips that one of them does not score are left out by name
     metric: ``accuracy``, ``waf``, ``uar`` or ``macro_f1``
+    folds: how the scored clips are divided for the honest score: ``speaker``, ``speaker:K``, ``loso``, ``K``; left out:
+        as in the runs
     seed: decides where the search begins; out: the folder; left out: ``runs/fusion-<digest>``
     test: a manifest of other clips with labels to score, the runs' features of which lie in `store`; device: for that.
         Left out: the test part of the runs' split, if they were fitted with ``given:K``
@@ -63,6 +66,8 @@ def fuse_runs(
     """
     check_metric(metric)
     members = read_members(runs)
+    if folds is not None:
+        members = divided(members, folds, seed)
     _refuse_what_cannot_be_nested(members)
     recipe = _recipe(members, metric, seed)
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
@@ -109,7 +114,7 @@ def _refuse_what_cannot_be_nested(members: Members) -> None:
         raise FitError(
             f"{where}: all clips are scored in the one fold {members.fold_names[0]!r}: weights fitted there could not "
             "be scored on other clips; fit the runs with --folds given:5 (the training part of the split in 5 folds), "
-            "or with other --folds on the training clips, and fuse those"
+            "or divide the scored clips with --folds speaker or 5 here"
         )
 
 
@@ -119,7 +124,7 @@ def _recipe(members: Members, metric: str, seed: int) -> dict[str, Any]:
         "features": [],
         "runs": sources_of(members),
         "seed": seed,
-        "fold_rule": members.runs[0].record["recipe"].get("fold_rule", "given"),
+        "fold_rule": members.rule,
         "folds": dict(zip(members.clips, members.fold.tolist(), strict=True)),
     }
 

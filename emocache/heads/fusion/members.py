@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emocache.errors import BadOption, FitError, some
+from emocache.heads.folds import make_folds
 from emocache.heads.runs import OOF, RECORD, TRAIN_OOF
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Members:
 
     names: what to call the runs: their folders' names, or whole paths where two are alike
     target: ``(clip,)`` class indices, -1 where a clip has no label; fold: ``(clip,)``, the first run's folds, numbered
-        from 0 on as in `fold_names`; speakers: ``(clip,)``, or None
+        from 0 on as in `fold_names`; rule: how they were divided; speakers: ``(clip,)``, or None
     probabilities: ``(run, clip, class)``, out of fold; left_out: reason -> clips; notes: for the reader of the scores
     """
 
@@ -57,6 +58,7 @@ class Members:
     target: IntArray
     fold: IntArray
     fold_names: tuple[str, ...]
+    rule: str
     speakers: tuple[str, ...] | None
     probabilities: FloatArray
     left_out: dict[str, list[str]]
@@ -124,11 +126,24 @@ def read_members(paths: Sequence[str | Path], *, at_least: int = 2) -> Members:
         np.array([runs[0].classes.index(str(label)) if label in runs[0].classes else -1 for label in _labels(first)]),
         fold.astype(np.int64),
         tuple(str(runs[0].record["fold_names"][number]) for number in folds),
+        str(runs[0].record["recipe"].get("fold_rule", "given")),
         None if None in speakers else tuple(map(str, speakers)),
         np.stack([run.oof.loc[clips, columns].to_numpy(dtype=np.float64) for run in runs]),
         left_out,
         (*_notes_on_gaps(left_out), *_notes_on_folds(runs, clips)),
     )
+
+
+def divided(members: Members, rule: str, seed: int) -> Members:
+    """The same clips in other folds: for weights, say, where the runs themselves scored all clips in one fold.
+
+    rule: of `make_folds`; speakers are known where the runs' manifest had them
+    raises: BadOption, FitError
+    """
+    speakers: Sequence[str | None] = members.speakers or [None] * len(members.clips)
+    nothing: dict[str, list[str | None]] = {name: [None] * len(members.clips) for name in ("fold", "split")}
+    folds = make_folds(rule, np.maximum(members.target, 0), speakers, nothing, seed=seed)
+    return replace(members, fold=folds.of, fold_names=folds.names, rule=folds.rule)
 
 
 def _labels(oof: pd.DataFrame) -> list[Any]:

@@ -20,18 +20,17 @@ if TYPE_CHECKING:
 
 def scores_of(members: Members, probabilities: NDArray[np.float64], head: str, seed: int) -> dict[str, Any]:
     """All that ``metrics.json`` says of probabilities ``(clip, class)`` for the runs' common clips."""
-    rule = str(members.runs[0].record["recipe"].get("fold_rule", "given"))
     nothing = np.zeros((len(members.clips), 0), dtype=np.float32)
     rows: list[dict[str, Any]] = [{"speaker": name} for name in members.speakers or [None] * len(members.clips)]
     matrix = Matrix(members.clips, nothing, (), tuple(rows), members.left_out, members.notes)
     target = np.eye(len(members.classes))[members.target]
-    folds = Folds(rule, members.fold, members.fold_names)
+    folds = Folds(members.rule, members.fold, members.fold_names)
     problem = Problem(matrix, nothing, "label", members.classes, target, folds, "none", seed)
     protocol = {
         "head": head,
         "features": list(members.names),
         "task": "label",
-        "folds": rule,
+        "folds": members.rule,
         "fold_count": len(members.fold_names),
         "normalize": "as in the runs",
         "seed": seed,

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from emocache.heads.amhf.dropout import dropout
 from emocache.heads.amhf.fusion import HybridFusion
 from emocache.heads.amhf.gating import SpectralGating
 from emocache.heads.amhf.memory import PrototypeMemory
@@ -44,10 +45,7 @@ def random(*shape: int) -> torch.Tensor:
 
 def test_projection_is_gelu_of_layer_norm_of_wx() -> None:
     projection, x = double(Projection(7, DIM)), random(CLIPS, 7)
-    p = paper.numbers(projection)
-    expected = [
-        paper.gelu(paper.layer_norm(p["linear.weight"] @ row, p["norm.weight"], p["norm.bias"])) for row in x.numpy()
-    ]
+    expected = [paper.project(paper.numbers(projection), row) for row in x.numpy()]
     np.testing.assert_allclose(projection(x).detach(), expected, rtol=1e-10)
 
 
@@ -162,6 +160,25 @@ def test_stochastic_depth_drops_a_clips_branch_whole_and_keeps_its_mean() -> Non
     assert kept.mean().item() == pytest.approx(1, abs=0.05)
     assert depth_rates(3, 0.2) == pytest.approx([0, 0.1, 0.2])
     assert depth_rates(1, 0.2) == [0]
+
+
+def test_dropout_zeroes_its_share_scales_the_rest_and_draws_each_element_anew() -> None:
+    x = torch.ones(999, 333, requires_grad=True)
+    kept = dropout(x, 0.15, True)
+    kept.sum().backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad, kept.detach())
+    assert sorted(kept.unique().tolist()) == pytest.approx([0, 1 / 0.85])
+    flat = (kept == 0).flatten().float()
+    assert flat.mean().item() == pytest.approx(0.15, abs=0.003)
+    for lane in range(4):  # four elements share a draw, and must not share their fate
+        assert flat[lane::4].mean().item() == pytest.approx(0.15, abs=0.006)
+        assert (flat[:-4] * flat[4 - lane : len(flat) - lane]).mean().item() == pytest.approx(0.0225, abs=0.002)
+    assert dropout(x, 0.15, False) is x
+    torch.manual_seed(5)
+    first = dropout(x, 0.5, True)
+    torch.manual_seed(5)
+    assert torch.equal(dropout(x, 0.5, True), first)
 
 
 def test_uncertainty_and_confidence_are_equations_7_and_8() -> None:

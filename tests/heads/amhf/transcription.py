@@ -39,6 +39,11 @@ def linear(p: dict[str, Array], name: str, x: Array) -> Array:
     return p[f"{name}.weight"] @ x + p.get(f"{name}.bias", 0.0)
 
 
+def project(p: dict[str, Array], x: Array) -> Array:
+    """``GELU(LN(W x))`` of one vector."""
+    return gelu(layer_norm(p["linear.weight"] @ x, p["norm.weight"], p["norm.bias"]))
+
+
 def attention(query: Array, keys: Array, values: Array, heads: int) -> Array:
     """One query ``(width,)`` over keys and values ``(token, width)`` that are already projected, head by head."""
     each = len(query) // heads
@@ -129,8 +134,8 @@ def fuse(p: dict[str, Array], h: Array, settings: Any) -> Array:
         tokens = transform(part(f"refinement.{layer}"), tokens, np.ones((3, 3), dtype=bool), heads)
     uncertainty = part("uncertainty")
     w_av, w_at = weigh(float(doubt(uncertainty, 0, r_v)), float(doubt(uncertainty, 1, r_t)))
-    z_amhf = linear(p, "project", np.concatenate([tokens[0], w_av * r_v, w_at * r_t]))
-    return z_amhf + settings.gamma * linear(p, "residual", np.concatenate(list(h)))
+    z_amhf = project(part("project"), np.concatenate([tokens[0], w_av * r_v, w_at * r_t]))
+    return z_amhf + settings.gamma * project(part("residual"), np.concatenate(list(h)))
 
 
 def cross_entropy(logits: Array, target: Array) -> float:

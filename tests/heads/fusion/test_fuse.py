@@ -218,6 +218,23 @@ def test_runs_of_other_labels_other_truths_or_other_clips_do_not_belong_together
         emocache.fuse_runs([first, apart])
 
 
+def test_clips_of_a_single_fold_can_be_divided_anew(corpus: Corpus, make_store: MakeStore, tmp_path: Path) -> None:
+    rows = [(clip, {**row, "split": "test" if row["speaker"] > "s1" else "train"}) for clip, row in corpus.rows()]
+    store = make_store(
+        rows,
+        Given("low", corpus.clips, corpus.signal[:, None, :3]),
+        Given("high", corpus.clips, corpus.signal[:, None, 3:]),
+    )
+    paths = [tmp_path / "low", tmp_path / "high"]
+    for path in paths:
+        fit_head(store, "linear", features=[path.name], folds="given", out=path)
+    fusion = emocache.fuse_runs(paths, folds="speaker:4", out=tmp_path / "fused")
+    assert sorted(fusion.record["fold_names"]) == ["s2", "s3", "s4", "s5"]
+    for fold, part in fusion.oof.groupby("fold"):
+        assert set(part["speaker"]) == {fusion.record["fold_names"][int(str(fold))]}
+    assert fusion.metrics["protocol"]["intervals"]["over"] == "4 speakers"
+
+
 def test_a_single_fold_cannot_be_nested(tmp_path: Path) -> None:
     with pytest.raises(FitError, match=r"scored in the one fold '0': .*; fit the runs with --folds given:5"):
         emocache.fuse_runs(random_runs(tmp_path, 2, folds=1))

@@ -1,0 +1,236 @@
+"""Votes, refined labels, mined labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+
+import emocache
+from emocache.errors import BadOption, FitError
+from emocache.heads.labels import mine as mining
+from emocache.heads.labels.mine import mine_labels
+from emocache.heads.labels.refine import Voter, deliberate, refine_labels
+from emocache.heads.labels.vote import NO_VOTE, ranked_mode
+from tests.heads.conftest import Corpus, Given
+from tests.heads.fusion.runs_made import make_run
+
+MakeStore = Callable[..., Path]
+CLASSES = ("anger", "fear", "joy")
+
+
+# --- ranked mode vote ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("votes", "expected"),
+    [
+        ([0, 0, 1, 2], 0),  # one mode
+        ([0, 1, 1, 0], 1),  # two modes: without the last there is one
+        ([0, 1, 2, 1], 1),
+        ([0, 1, 2, 0], 0),
+        ([2, 1, 0, 1], 1),
+        ([0, 1, 2, 3], 0),  # all differ: dropped until only the best is left
+        ([NO_VOTE, 1, NO_VOTE, 2], 1),  # who says nothing has no vote
+        ([NO_VOTE] * 4, NO_VOTE),
+    ],
+)
+def test_the_last_ranked_is_dropped_until_the_mode_is_unique(votes: list[int], expected: int) -> None:
+    chosen, shares = ranked_mode(np.array(votes)[:, None], 4)
+    assert chosen.tolist() == [expected]
+    assert shares.sum() == pytest.approx(0 if expected == NO_VOTE else 1)
+    assert expected == NO_VOTE or shares[0].argmax() == expected
+
+
+def test_many_votes_agree_with_a_slow_transcription() -> None:
+    votes = np.random.default_rng(0).integers(0, 4, (5, 2000))
+    for clip, found in zip(votes.T, ranked_mode(votes, 4)[0], strict=True):
+        kept = clip.tolist()
+        while sorted(map(kept.count, set(kept)))[-2:].count(max(map(kept.count, set(kept)))) > 1:
+            kept.pop()
+        assert found == max(set(kept), key=kept.count)
+
+
+def test_runs_vote_by_a_ranking_on_the_other_folds(tmp_path: Path) -> None:
+    """In fold 0 the best run on the other folds is `b`, although `a` is better in fold 0 itself."""
+    labels = ["anger", "fear", "joy"] * 4
+    folds = [0] * 6 + [1] * 6
+    target = np.array([CLASSES.index(label) for label in labels])
+    wrong = (target + 1) % 3
+    said = {"a": np.where(np.array(folds) == 0, target, wrong), "b": np.where(np.array(folds) == 0, wrong, target)}
+    clips = [f"c{i}" for i in range(12)]
+    runs = [make_run(tmp_path / name, clips, labels, folds, np.eye(3)[own], CLASSES) for name, own in said.items()]
+    run = emocache.vote_runs(runs, metric="accuracy", out=tmp_path / "vote")
+    assert run.metrics["metrics"]["accuracy"] == 0
+    assert run.record["ranking"] == ["a", "b"]
+    assert "best first: a 0.500, b 0.500" in run.summary()
+    assert (tmp_path / "vote/report.md").is_file()
+
+
+# --- refining --------------------------------------------------------------------------------------------------------
+
+
+def voter(name: str, votes: list[int]) -> Voter:
+    return Voter(name, np.array(votes), np.where(np.array(votes)[:, None] == np.arange(3), 0.8, 0.1))
+
+
+def test_more_than_half_of_the_votes_make_the_label_and_nobody_agreeing_asks_for_review() -> None:
+    target = np.array([0, 0, 0, 0, 0])
+    voters = [voter("a", [1, 1, 0, -1, 1]), voter("b", [1, 2, 1, -1, -1])]
+    verdicts = deliberate(target, voters)
+    assert verdicts.refined.tolist() == [1, 0, 0, 0, 0]  # 2 of 3; 1 each; 2 of 3 for the annotation; alone; 1 each
+    assert verdicts.review.tolist() == [True, True, False, False, True]
+    np.testing.assert_allclose(verdicts.confidence, [0.8, 0.1, 0.45, 0.0, 0.1])
+
+
+def corrupted(corpus: Corpus, seed: int = 0) -> tuple[list[tuple[str, dict[str, Any]]], NDArray[np.bool_]]:
+    """The corpus with a sixth of its labels changed, and which."""
+    rng = np.random.default_rng(seed)
+    wrong = np.zeros(72, dtype=bool)
+    wrong[rng.choice(72, 12, replace=False)] = True
+    other = {"anger": "fear", "fear": "joy", "joy": "anger"}
+    rows = [
+        (clip, {**row, "label": other[row["label"]] if bad else row["label"], "llm": row["label"], "take": "t"})
+        for (clip, row), bad in zip(corpus.rows(), wrong, strict=True)
+    ]
+    return rows, wrong
+
+
+def test_corrupted_labels_are_found_and_the_originals_kept(
+    corpus: Corpus, make_store: MakeStore, tmp_path: Path
+) -> None:
+    rows, wrong = corrupted(corpus)
+    store = make_store(rows, Given("tone", corpus.clips, 2 * corpus.signal[:, None]))
+    done = refine_labels(store, heads=["linear"], labels_from=["llm"], out=tmp_path / "refined.csv")
+    table = pd.read_csv(tmp_path / "refined.csv")
+    assert done.voters == ("llm", "linear on audio")
+    assert table["label_original"].tolist() == [row["label"] for _, row in rows]
+    right = np.array([row["llm"] for _, row in rows])
+    assert (table["label"] == right).mean() > 0.9
+    review = (table["review"] == "yes").to_numpy()
+    assert (review & wrong).sum() >= 6
+    assert (review & wrong).sum() == review.sum()  # the column llm is always right, so that no true label is marked
+    assert table["take"].eq("t").all()
+    assert table["votes"].str.match(r"llm: \w+; linear on audio: \w+").all()
+    assert "for review, nobody agrees with the annotation" in done.summary()
+    assert len(emocache.fit_head(store, "linear", clips=tmp_path / "refined.csv", out=tmp_path / "run").oof) == 72
+
+
+def test_a_clip_without_the_features_of_a_modality_gets_no_vote_from_it(
+    corpus: Corpus, make_store: MakeStore, tmp_path: Path
+) -> None:
+    store = make_store(
+        corpus.rows(),
+        Given("tone", corpus.clips, corpus.signal[:, None]),
+        Given("face", corpus.clips[1:], corpus.signal[1:, None], modality="video"),
+    )
+    refine_labels(store, heads=["linear"], out=tmp_path / "refined.csv")
+    votes = pd.read_csv(tmp_path / "refined.csv")["votes"]
+    assert "linear on video: -" in votes[0]
+    assert "-" not in votes[1].replace("linear on", "")
+
+
+def test_labels_are_voted_on_by_models_that_did_not_learn_them(
+    corpus: Corpus, make_store: MakeStore, tmp_path: Path
+) -> None:
+    """Pure noise as features: a classifier that had seen the labels would repeat them; out of fold it cannot."""
+    noise = np.random.default_rng(0).normal(size=(72, 1, 300)).astype(np.float32)
+    store = make_store(corpus.rows(), Given("tone", corpus.clips, noise))
+    table = refine_labels(store, heads=["linear"], out=tmp_path / "refined.csv").table
+    agreeing = [vote.endswith(label) for vote, label in zip(table["votes"], table["label_original"], strict=True)]
+    assert np.mean(agreeing) < 0.6
+
+
+def test_refining_refuses_what_it_cannot_use(store: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadOption, match=r"--labels-from llm: no clip has this column; the clips have label, speaker"):
+        refine_labels(store, labels_from=["llm"], out=tmp_path / "refined.csv")
+    with pytest.raises(BadOption, match=r"--labels-from speaker: says s0, s1, .*, none of which is one of the labels"):
+        refine_labels(store, labels_from=["speaker"], out=tmp_path / "refined.csv")
+    with pytest.raises(BadOption, match="amhf needs whole features with gaps; weak classifiers take any columns"):
+        refine_labels(store, heads=["amhf"], out=tmp_path / "refined.csv")
+    (tmp_path / "mine.csv").write_text("")
+    with pytest.raises(FitError, match=r"mine.csv: is there already; name another file with --out"):
+        refine_labels(store, out=tmp_path / "mine.csv")
+
+
+# --- mining ----------------------------------------------------------------------------------------------------------
+
+
+def half_labelled(corpus: Corpus) -> list[tuple[str, dict[str, Any]]]:
+    """Speakers s0 to s2 have labels, s3 to s5 have not."""
+    return [(clip, {**row, "label": row["label"] if row["speaker"] < "s3" else None}) for clip, row in corpus.rows()]
+
+
+@pytest.fixture
+def wide_store(corpus: Corpus, make_store: MakeStore) -> Path:
+    """Four features that each tell the labels apart."""
+    rng = np.random.default_rng(1)
+    features = [
+        Given(f"view{i}", corpus.clips, (3 * corpus.signal + rng.normal(0, 0.5, (72, 8)))[:, None].astype(np.float32))
+        for i in range(4)
+    ]
+    return make_store(half_labelled(corpus), *features)
+
+
+def test_unlabelled_clips_get_the_label_on_which_three_agree(wide_store: Path, corpus: Corpus, tmp_path: Path) -> None:
+    groups = [f"view{i}" for i in range(4)]
+    done = mine_labels(wide_store, groups=groups, rounds=2, out=tmp_path / "mined.csv")
+    table = pd.read_csv(tmp_path / "mined.csv")
+    assert (table["round"] == 0).sum() == 36
+    mined = table[table["round"] > 0]
+    assert len(mined) == sum(r.mined for r in done.rounds if r.kept) > 0
+    truth = {clip: row["label"] for clip, row in corpus.rows()}
+    assert (mined["label"] == mined["clip_id"].map(truth)).mean() > 0.6
+    for _, row in mined.iterrows():
+        votes = row["votes"].split(", ")
+        assert votes.count(row["label"]) >= 3
+    assert (table.loc[table["held_out"] == "yes", "speaker"].nunique(), table["speaker"].nunique()) == (1, 6)
+    assert "round 0: 0 clips mined, held-out UAR" in done.summary()
+
+
+def test_a_round_after_which_the_score_falls_is_undone_and_ends_the_mining(
+    wide_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.5, 0.4, 0.9])
+    monkeypatch.setattr(mining, "_scores", lambda *_: (next(scores), (0.0,) * 4))
+    done = mine_labels(wide_store, rounds=3, out=tmp_path / "mined.csv")
+    assert [(r.number, r.kept) for r in done.rounds] == [(0, True), (1, False)]
+    assert not (done.table["round"] > 0).any()
+    assert "undone: the score fell" in done.summary()
+
+
+def test_mined_clips_are_dealt_out_evenly_and_only_what_is_left_is_voted_on(
+    wide_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    plain = mining.Learner.fit.__func__  # type: ignore[attr-defined]
+
+    def spy(cls: Any, kind: Any, values: Any, *rest: Any, **options: Any) -> Any:
+        sizes.append(len(values))
+        return plain(cls, kind, values, *rest, **options)
+
+    monkeypatch.setattr(mining.Learner, "fit", classmethod(spy))
+    monkeypatch.setattr(mining, "_scores", lambda *_: (0.5, (0.5,) * 4))
+    done = mine_labels(wide_store, rounds=3, out=tmp_path / "mined.csv")
+    first, second = np.array(sizes[:4]), np.array(sizes[4:8])
+    assert len(set(first)) == 1
+    grown = second - first
+    assert grown.sum() == done.rounds[1].mined
+    assert grown.max() - grown.min() <= 1
+    assert sum(r.mined for r in done.rounds) <= 36
+
+
+def test_mining_refuses_what_it_cannot_use(store: Path, wide_store: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadOption, match=r"--group: 1 given; the method has 4 learners, each on a group of its own"):
+        mine_labels(wide_store, groups=["view0"], out=tmp_path / "mined.csv")
+    with pytest.raises(BadOption, match=r"--rounds 0, --agree 3: at least 1 round, and 2 to 4 learners that agree"):
+        mine_labels(wide_store, rounds=0, out=tmp_path / "mined.csv")
+    labelled = tmp_path / "all.csv"
+    labelled.write_text("clip_id,label\n" + "\n".join(f"s0-{e}-{t},{e}" for e in CLASSES for t in range(4)))
+    with pytest.raises(FitError, match=r"12 of 12 clips have a label; mining needs clips with and clips without one"):
+        mine_labels(wide_store, clips=labelled, out=tmp_path / "mined.csv")

@@ -1,0 +1,36 @@
+"""Real features of real utterances, three modalities, a given split: what a plain linear model reaches is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.mosi import fill_store
+from emocache.heads.fit import fit_head
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "mosi"
+
+
+@pytest.fixture(scope="module")
+def mosi(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not DATA.is_dir():
+        pytest.skip(f"needs CMU-MOSI's features in {DATA}")
+    store = tmp_path_factory.mktemp("mosi") / "mosi.zarr"
+    assert fill_store(DATA, store) == 2199
+    return store
+
+
+@pytest.mark.shared
+def test_a_linear_head_reaches_what_linear_models_reach_on_mosi(mosi: Path, tmp_path: Path) -> None:
+    run = fit_head(mosi, "linear", folds="given", out=tmp_path / "run")
+    assert len(run.oof) == 752
+    assert run.metrics["metrics"]["accuracy"] >= 0.755
+    assert run.metrics["metrics"]["waf"] - run.metrics["contributions"]["text"]["without"]["waf"] > 0.1
+
+
+@pytest.mark.shared
+def test_filling_the_store_again_writes_nothing(mosi: Path) -> None:
+    before = sorted(path.name for path in mosi.rglob("*"))
+    assert fill_store(DATA, mosi) == 2199
+    assert sorted(path.name for path in mosi.rglob("*")) == before
