@@ -34,7 +34,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Known", "Sink", "Target", "read_manifest"]
 
-LIBRARIES = ("emocache", "torch", "torchaudio", "transformers", "numpy", "av", "decord", "mediapipe", "facenet-pytorch")
+LIBRARIES = (
+    "emocache",
+    "torch",
+    "torchaudio",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "av",
+    "decord",
+    "mediapipe",
+    "facenet-pytorch",
+)
 """Their versions stand beside a recipe; they are not part of it."""
 MOST_WRITERS = 8
 """Cells of clips that miss other layers go to another segment; so many segments of one feature are filled at a time."""
