@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -31,7 +32,7 @@ from emocache.extract.encoders.vision import VisionEncoder
 from emocache.extract.faces.detectors import detector
 from emocache.extract.faces.model_file import is_here
 from emocache.extract.faces.track import centre_square, cut_out, face_square
-from emocache.extract.media.video import FrameSampler
+from emocache.extract.media.video import FrameSampler, VideoPass
 from emocache.extract.views import reader as views
 from emocache.spec import Shared, Source
 
@@ -141,26 +142,22 @@ def several(bench: Bench) -> list[str]:
 
 def _stages(decoders: Sequence[Any], source: Source) -> tuple[int, float]:
     """How often a clip that several decoders share is decoded, and each of its frames searched."""
-    passes = [0]
-    searched: list[int] = []
-    real_pass, finder = views.VideoPass, type(decoders[-1].detector)
-    real_detect = finder.detect
+    passes, searched = [0], [0]
+    finder = type(decoders[-1].detector)
+    detect = finder.detect
 
-    def counted_pass(*arguments: Any) -> Any:
+    def counted_pass(*arguments: Any) -> VideoPass:
         passes[0] += 1
-        return real_pass(*arguments)
+        return VideoPass(*arguments)
 
     def counted_detect(self: Any, frames: Sequence[Any]) -> Any:
-        searched.append(len(frames))
-        return real_detect(self, frames)
+        searched[0] += len(frames)
+        return detect(self, frames)
 
-    views.VideoPass, finder.detect = counted_pass, counted_detect  # type: ignore[assignment,misc]
-    try:
+    with mock.patch.object(views, "VideoPass", counted_pass), mock.patch.object(finder, "detect", counted_detect):
         shared = Shared([(decoder, source) for decoder in decoders])
         sizes = [decoder.decode_shared(source, shared).size for decoder in decoders]
-    finally:
-        views.VideoPass, finder.detect = real_pass, real_detect  # type: ignore[misc]
-    return passes[0], sum(searched) / sizes[-1]
+    return passes[0], searched[0] / sizes[-1]
 
 
 def bare(bench: Bench) -> list[str]:
