@@ -76,7 +76,7 @@ class Bench:
 
     def encoder(self, view: str, **options: Any) -> VisionEncoder:
         """The network with a view."""
-        faces = {"face_detector": self.face_detector} if view == "face" else {}
+        faces: dict[str, Any] = {"face_detector": self.face_detector} if view == "face" else {}
         return VisionEncoder("clip", None, self.folder, view=view, **faces, **options)
 
     def extract(self, *asked: str) -> tuple[float, dict[str, float]]:
