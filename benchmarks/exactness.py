@@ -29,6 +29,7 @@ from transformers import AutoFeatureExtractor, AutoModel
 
 import emocache
 from emocache.extract.encoders.transformer import quiet
+from emocache.extract.encoders.waves import normalized
 from emocache.extract.registry import find_encoder
 from emocache.spec import parse_layers
 
@@ -76,7 +77,8 @@ def apart(name: str, folder: Path, waves: Sequence[Frames], layers: Sequence[int
     """The largest difference in bfloat16 between clips in batches and the same clips alone."""
     encoder = find_encoder(name).build(folder)
     encoder.load("cpu", "bfloat16", layers)
-    ordered = sorted(waves, key=len)
+    normalize = getattr(encoder.decoder(), "normalize", False)
+    ordered = sorted([normalized(wave) if normalize else wave for wave in waves], key=len)
     together = 4 if getattr(encoder, "pads_safely", True) else 1
     worst = 0.0
     with torch.inference_mode():
