@@ -224,7 +224,7 @@ def recorded(
             source = end if end is not None and layer == depth else blocks[layer - 1]
             hooks.append(source.register_forward_hook(_keep_output(found, layer)))
     try:
-        with _exact_convolutions():
+        with exact_convolutions():
             yield found
     finally:
         for hook in hooks:
@@ -232,7 +232,8 @@ def recorded(
 
 
 @contextmanager
-def _exact_convolutions() -> Iterator[None]:
+def exact_convolutions() -> Iterator[None]:
+    """While open, convolutions on a GPU compute float32 as such, not in cuDNN's shortcut (TF32)."""
     import torch
 
     backend: Any = torch.backends.cudnn  # typed without what it makes up at run time
