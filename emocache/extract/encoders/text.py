@@ -112,7 +112,7 @@ class TextEncoder:
             "tokenizer": tokenizer_recipe(self.model),
             "special_tokens": "read, not pooled",
             "window": [windows.most, windows.overlap],
-            **({"sum_of_last": self._summed} if self._summed else {}),
+            **({"sum_of_last_states": self._summed} if self._summed else {}),
         }
 
     def decoder(self) -> TextDecoder:
