@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from emocache.errors import MediaError
-from emocache.extract.media.audio_readers import Pcm, Reader, opened
+from emocache.extract.media.audio_readers import Pcm, Reader, SoundTap, opened
 from emocache.spec import RATE_HZ, Decoded, Shared, Source
 
 __all__ = ["AudioDecoder", "Pcm"]
@@ -65,7 +65,7 @@ class AudioDecoder:
 
     def decode_shared(self, source: Source, shared: Shared) -> Decoded:
         """The same; decoders of one rate share the samples, which none of them may change."""
-        payload, facts = shared.once(("pcm", self.rate_hz, source), lambda: _decoded(source, self.rate_hz))
+        payload, facts = shared.once(("pcm", self.rate_hz, source), lambda: _decoded(source, self.rate_hz, shared))
         if payload.size < self.min_samples:
             raise MediaError(
                 f"{source.path}: holds {_ms(payload.size, self.rate_hz)} of sound ({payload.size} samples at "
@@ -75,10 +75,14 @@ class AudioDecoder:
         return Decoded(payload, payload.size, facts)
 
 
-def _decoded(source: Source, rate_hz: int) -> tuple[Pcm, dict[str, Any]]:
-    """The samples of the source at `rate_hz`, and the facts of them."""
+def _decoded(source: Source, rate_hz: int, shared: Shared) -> tuple[Pcm, dict[str, Any]]:
+    """The samples of the source at `rate_hz`, and the facts of them.
+
+    If the picture of the file has been read for another encoder, its sound was heard on the way.
+    """
     path = _checked_path(source)
-    with opened(path) as reader:
+    tap: SoundTap | None = shared.once(("sound", path), lambda: None)
+    with opened(path, None if tap is None else tap.take()) as reader:
         samples, truncated = _span(reader, source, path)
         facts = {
             "duration_s": samples.size / reader.rate_hz,

@@ -12,6 +12,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 from emocache.extract.faces.detectors import FaceDetector
 from emocache.extract.faces.track import Face, Track, follow
+from emocache.extract.media.audio_readers import SoundTap
 from emocache.extract.media.pixels import Rgb
 from emocache.extract.media.video import Frame, FrameSampler, VideoPass
 from emocache.spec import Decoded, Shared, Source
@@ -53,20 +54,30 @@ def decode(reader: FrameReader, source: Source, shared: Shared | None = None) ->
 
     raises: MediaError or NoStream as `VideoPass`; WeightsError if a detector cannot be had
     """
-    readers = {reader: None}
-    if shared is not None:
-        mine = shared.jobs_of(source)
-        readers |= {cast(FrameReader, other): None for other in mine if isinstance(other, FrameReader)}
-    alike = [other for other in readers if other.sampler.policy == reader.sampler.policy]
+    shared = shared or Shared()
+    mine = [cast(FrameReader, who) for who, what in shared.jobs if what == source and isinstance(who, FrameReader)]
+    alike = [other for other in dict.fromkeys([reader, *mine]) if other.sampler.policy == reader.sampler.policy]
     key: Hashable = ("video", source, reader.sampler.policy)
-    found = (shared or Shared()).once(key, lambda: read_clip(alike, source))
+    found = shared.once(key, lambda: read_clip(alike, source, _tap(source, shared)))
     return found[reader]
 
 
-def read_clip(readers: Sequence[FrameReader], source: Source) -> dict[FrameReader, Decoded]:
-    """One pass for several readers, whose samplers have one policy."""
+def _tap(source: Source, shared: Shared) -> SoundTap | None:
+    """Hears the sound of a whole file on the way, where somebody will ask for it."""
+    path = source.path
+    whole = source.start_us is None and source.end_us is None
+    wanted = any(what.modality == "audio" and what.path == path for _, what in shared.jobs)
+    if path is None or not (whole and wanted):
+        return None
+    return shared.once(("sound", path), lambda: SoundTap(path))
+
+
+def read_clip(
+    readers: Sequence[FrameReader], source: Source, sound: SoundTap | None = None
+) -> dict[FrameReader, Decoded]:
+    """One pass for several readers, whose samplers have one policy. sound: hears the sound on the way."""
     samplers = list(dict.fromkeys(reader.sampler for reader in readers))
-    video = VideoPass(samplers, source)
+    video = VideoPass(samplers, source, sound)
     with ThreadPoolExecutor(1, thread_name_prefix="look") as beside:
         desks = [_Desk([reader for reader in readers if reader.sampler == sampler], beside) for sampler in samplers]
         for number, frame in video:
