@@ -289,12 +289,29 @@ class TestWindows:
             encoder_of(make("hubert, layer norm"), max_seconds=text)
 
 
+GPU_STYLES = ["hubert, layer norm", "wav2vec2, group norm", "wavlm, layer norm"]
+
+
 @pytest.mark.cuda
-@pytest.mark.parametrize("style", ["hubert, layer norm", "wav2vec2, group norm", "wavlm, layer norm"])
+@pytest.mark.parametrize("style", GPU_STYLES)
 def test_a_gpu_gives_the_numbers_of_the_cpu(make: Make, style: str) -> None:
-    encoder, clips = encoder_of(make(style)), waves(9000, 9000)
-    encoder.load("cuda", "float32", [0, 3, DEPTH])
-    frames, _ = run(encoder, clips, [0, 3, DEPTH])
-    expected, _ = run(started(make(style), [0, 3, DEPTH]), clips, [0, 3, DEPTH])
+    encoder, clips, layers = encoder_of(make(style)), waves(9000, 9000), [0, 3, DEPTH]
+    encoder.load("cuda", "float32", layers)
+    frames, _ = run(encoder, clips, layers)
+    expected, _ = run(started(make(style), layers), clips, layers)
     for row, reference in zip(frames.cpu(), expected, strict=True):
         close(row, reference, 1e-4)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("style", GPU_STYLES)
+@pytest.mark.parametrize(("dtype", "relative"), [("float32", 1e-4), ("bfloat16", 2e-2)])
+def test_a_clip_is_the_same_alone_and_in_any_batch_on_a_gpu(
+    make: Make, style: str, dtype: str, relative: float
+) -> None:
+    encoder = encoder_of(make(style))
+    encoder.load("cuda", dtype, [1, DEPTH])
+    clips = waves(*((9000,) * 4 if style in PADDED_APART else (9000, 400, 16000, 720)))
+    frames, lengths = run(encoder, clips, [1, DEPTH])
+    for row, length, clip in zip(frames, lengths, clips, strict=True):
+        close(row[:, :length], run(encoder, [clip], [1, DEPTH])[0][0], relative)
