@@ -80,12 +80,7 @@ def cut(frames: int, most: int) -> list[Window]:
     return [Window(start, start + width, edges[number], edges[number + 1]) for number, start in enumerate(starts)]
 
 
-def in_passes(
-    clips: Sequence[Sequence[Piece]],
-    run: Run,
-    budget: int,
-    least: int = 1,
-) -> tuple[Tensor, list[int]]:
+def in_passes(clips: Sequence[Sequence[Piece]], run: Run, budget: int, least: int = 1) -> tuple[Tensor, list[int]]:
     """Compute all pieces of some clips, and put each clip's kept frames together.
 
     run: the network on some waves: frames ``(piece, layer, time, dim)`` and each piece's frame count
