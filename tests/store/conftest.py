@@ -1,13 +1,11 @@
-"""What the survival tests share: how many rounds were done is said at the end of a run, beside what was found."""
+"""What the survival tests share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from unittest import mock
 
 import pytest
-
-ROUNDS = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture
@@ -15,16 +13,3 @@ def idle_disk() -> Iterator[None]:
     """Spare the machine's own disk the fsyncs of tests that do not ask it what it keeps."""
     with mock.patch("os.fsync"):
         yield
-
-
-@pytest.fixture
-def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Say something at the end of the run: ``tell("100 kills, 61 of them while cells were being written")``."""
-    notes = request.config.stash.setdefault(ROUNDS, [])
-    return lambda text: notes.append(f"{request.node.name}: {text}")
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print what the tests told."""
-    for note in config.stash.get(ROUNDS, []):
-        terminalreporter.write_line(note)
