@@ -45,7 +45,7 @@ def test_decoders_of_one_clip_share_its_samples(source: Source, monkeypatch: pyt
     """Also where one normalises and the other does not, and where they need different lengths."""
     opened: list[Path] = []
     inner = audio.opened
-    monkeypatch.setattr(audio, "opened", lambda path: (opened.append(path), inner(path))[1])
+    monkeypatch.setattr(audio, "opened", lambda path, *more: (opened.append(path), inner(path, *more))[1])
     decoders = [WaveDecoder(AudioDecoder(min_samples=400), True), WaveDecoder(AudioDecoder(min_samples=320), False)]
     plain, strict = AudioDecoder(), WaveDecoder(AudioDecoder(min_samples=4000), True)
     shared = Shared([(decoder, source) for decoder in (*decoders, plain, strict)])
