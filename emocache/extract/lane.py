@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from emocache.errors import EmocacheError, EncoderFault
-from emocache.extract.batches import WINDOW, WINDOW_BYTES, Ready, batches, padding_limit
+from emocache.extract.batches import FIRST_WINDOW, WINDOW, WINDOW_BYTES, Ready, batches, padding_limit
 from emocache.extract.plan import Task
 from emocache.extract.pooling import pool
 from emocache.extract.workers import Outcome
@@ -87,6 +87,7 @@ class Lane:
     limit: int = 0
     _window: list[Ready] = field(default_factory=list)
     _held: int = 0
+    _enough: int = field(default_factory=lambda: FIRST_WINDOW)
     _flying: deque[Flight] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
@@ -99,7 +100,8 @@ class Lane:
             return
         self._window.append(Ready(task, outcome.decoded))
         self._held += outcome.bytes
-        if len(self._window) >= WINDOW or self._held >= WINDOW_BYTES:
+        if len(self._window) >= self._enough or self._held >= WINDOW_BYTES:
+            self._enough = min(2 * self._enough, WINDOW)
             yield from self.finish()
 
     def finish(self) -> Iterator[Result]:

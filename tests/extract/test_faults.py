@@ -127,12 +127,12 @@ def test_an_encoder_that_runs_out_of_memory_goes_on_with_smaller_batches(
 COMMAND = """
 import sys
 import emocache.store.writer
-from emocache.extract import batches, lane
+from emocache.extract import lane
 from tests.extract.fakes import Steps
 import pytest
 from tests.extract.fakes import offer
 emocache.store.writer.FLUSH_CLIPS = 4
-lane.WINDOW = 4
+lane.FIRST_WINDOW = lane.WINDOW = 4
 real = Steps.forward
 def slow(*given):
     import time
