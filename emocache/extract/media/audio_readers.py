@@ -237,7 +237,7 @@ class _AvReader:
                 packet = next(packets)
             except StopIteration:
                 return
-            except av.FFmpegError:
+            except (av.FFmpegError, IndexError):  # the latter where a damaged file names a stream that it does not have
                 self.broken = True
                 return
             try:

@@ -40,6 +40,9 @@ DECORD_BYTES = 512_000_000
 _SAME_TIME_S = 2e-3
 """decord tells times as float32: 0.2 ms off after an hour."""
 
+READ_ERRORS = (av.error.FFmpegError, IndexError)
+"""What reading packets raises; the latter where a damaged file names a stream that it does not have."""
+
 T = TypeVar("T")
 
 
@@ -102,7 +105,7 @@ class Pictures:
         while True:
             try:
                 packet = next(packets, None)
-            except av.error.FFmpegError:
+            except READ_ERRORS:
                 self.damaged = True  # the file cannot be read further; what came so far is used
                 packet, broken = None, True
             else:
@@ -243,7 +246,7 @@ def frame_table(path: Path, sound: SoundTap | None = None) -> list[Shown[int]] |
             sound.begin(container)
         try:
             rows = [row for packet in container.demux() if (row := _row(packet, stream, clock)) is not None]
-        except (av.error.FFmpegError, _NoTable):
+        except (*READ_ERRORS, _NoTable):
             return None
         clock.finish()
         whole = not _ends_early(container, clock) and stream.frames in (0, len(rows))
@@ -297,7 +300,7 @@ class _DecordReader:
         except (ImportError, OSError) as error:  # no build for this machine, or its libraries do not load
             raise DecordFailed("not installed") from error
         decord.logging.set_level(decord.logging.QUIET)
-        self._errors = (decord.DECORDError, decord.DECORDLimitReachedError, AssertionError, StopIteration)
+        self._errors = (decord.DECORDError, decord.DECORDLimitReachedError, AssertionError, RuntimeError, StopIteration)
         try:
             # fault_tol: else decord puts a neighbour in the place of a frame that it cannot decode, and says nothing
             self._reader: Any = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1, fault_tol=1e-9)
@@ -319,4 +322,6 @@ class _DecordReader:
             rgb: Rgb = self._reader.next().asnumpy()
         except self._errors as error:
             raise DecordFailed(str(error)) from error
+        if rgb.ndim != 3 or rgb.shape[2] != 3:  # seen: (16, 16, 6)
+            raise DecordFailed(f"a frame of shape {rgb.shape}")
         return rgb
