@@ -255,7 +255,11 @@ def distinct(decoders: Sequence[Decoder]) -> tuple[list[Decoder], list[int]]:
     different: list[Decoder] = []
     numbers = []
     for decoder in decoders:
-        key: Hashable = decoder if isinstance(decoder, Hashable) else id(decoder)
+        try:
+            hash(decoder)
+            key: Hashable = decoder
+        except TypeError:  # it holds something that cannot be compared by value
+            key = id(decoder)
         if key not in known:
             known[key] = len(different)
             different.append(decoder)
