@@ -12,7 +12,7 @@ test: lint
 
 # The long versions of the survival tests: some ten minutes; each says how many rounds it did.
 soak: .venv/installed-for-tests
-	$(BIN)/pytest -m soak tests/store
+	$(BIN)/pytest -m soak
 
 lint: .venv/installed-for-tests
 	$(BIN)/ruff check
@@ -21,6 +21,8 @@ lint: .venv/installed-for-tests
 
 bench: .venv/installed-for-tests
 	$(BIN)/python benchmarks/exactness.py
+	$(BIN)/python benchmarks/extract.py
+	$(BIN)/python benchmarks/extract_memory.py
 	$(BIN)/python benchmarks/store.py
 
 # The newest versions that pyproject.toml admits, as one resolution finds them; run make test before committing them.

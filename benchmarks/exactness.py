@@ -29,11 +29,14 @@ from transformers import AutoFeatureExtractor, AutoModel
 
 import emocache
 from emocache.extract.encoders.transformer import quiet
+from emocache.extract.encoders.waves import normalized
 from emocache.extract.registry import find_encoder
 from emocache.spec import parse_layers
 
 LAYERS = {"hubert-large": "16-21", "wav2vec2-large-lv60": "6-12", "wav2vec2-large": "6-12", "hubert-base": "0-12"}
 """As the papers use them; of the others the last four."""
+DISTINCT = [name for name in MODELS if name not in {"chinese-hubert-large", "wav2vec2-large-960h"}]
+"""Those two are hubert-large and wav2vec2-large with other weights."""
 BAR, BAR_BFLOAT16 = 1e-4, 2e-2
 EMODB = Path(__file__).resolve().parents[2] / "shared" / "data" / "emodb" / "clips.csv"
 Frames = NDArray[np.float32]
@@ -76,7 +79,8 @@ def apart(name: str, folder: Path, waves: Sequence[Frames], layers: Sequence[int
     """The largest difference in bfloat16 between clips in batches and the same clips alone."""
     encoder = find_encoder(name).build(folder)
     encoder.load("cpu", "bfloat16", layers)
-    ordered = sorted(waves, key=len)
+    normalize = getattr(encoder.decoder(), "normalize", False)
+    ordered = sorted([normalized(wave) if normalize else wave for wave in waves], key=len)
     together = 4 if getattr(encoder, "pads_safely", True) else 1
     worst = 0.0
     with torch.inference_mode():
@@ -111,7 +115,7 @@ def compare(name: str, folder: Path, manifest: Path, waves: Sequence[Frames], *,
 def main() -> None:
     """Make each model, extract, compare, print; exit code 1 beyond a bar."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=sorted(MODELS), default=list(MODELS), metavar="NAME")
+    parser.add_argument("--models", nargs="+", choices=sorted(MODELS), default=DISTINCT, metavar="NAME")
     parser.add_argument("--clips", type=Path, default=EMODB)
     parser.add_argument("--count", type=int, default=8)
     parser.add_argument("--weights", type=Path, help="the folder of the one model named")

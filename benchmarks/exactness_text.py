@@ -1,6 +1,6 @@
 """Full-size text encoders against transformers' own forward of the whole model, and batches against texts alone.
 
-    python benchmarks/exactness_text.py [--models xlmr-large ...] [--device cpu] [--shrink]
+    python benchmarks/exactness_text.py [--models xlmr-large ...] [--device cpu] [--dtypes float32] [--shrink]
 
 The architectures get random weights and a tokenizer of bytes in a temporary folder: enough to prove exactness where
 nothing can be downloaded. Differences are relative to the largest value of a layer. The bars are 1e-5 against
@@ -50,6 +50,7 @@ MODELS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "qwen2.5-7b": (Qwen2Config, {**QWEN_7B, "vocab_size": 152_064, "max_position_embeddings": 131_072}),
 }
 """The configurations as published."""
+DTYPES = ("float32", "bfloat16")
 TEXTS = [
     "so sad",
     "I really did not expect to see you here today, of all days!",
@@ -100,13 +101,13 @@ def reference(folder: Path, layers: Sequence[int], device: str) -> list[Tensor]:
     return rows
 
 
-def compare(name: str, folder: Path, device: str) -> None:
+def compare(name: str, folder: Path, device: str, dtypes: Sequence[str]) -> None:
     """Print one model's rows of the table."""
     encoder = TextEncoder(name, weights=folder)
     for layers in ([encoder.depth // 2], [*range(encoder.depth - 3, encoder.depth + 1)]):
         layers = [layer for layer in layers if layer >= 0]
         expected = reference(folder, layers, device)
-        for dtype in ("float32", "bfloat16"):
+        for dtype in dtypes:
             encoder.load(device, dtype, layers)
             alone = [frames(encoder, layers, [text])[0] for text in TEXTS]
             against = f"{worst(alone, expected):.1e}" if dtype == "float32" else "-"
@@ -119,12 +120,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=sorted(MODELS), default=[*MODELS][:3])
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES)
     parser.add_argument("--shrink", action="store_true", help="two blocks and few words: shows only that this runs")
     arguments = parser.parse_args()
     print(f"{'model':22} {'layers':7} {'dtype':9} {'transformers':>15} {'alone/batch':>13}")
     for name in arguments.models:
         with tempfile.TemporaryDirectory() as folder:
-            compare(name, make(name, Path(folder), shrink=arguments.shrink), arguments.device)
+            compare(name, make(name, Path(folder), shrink=arguments.shrink), arguments.device, arguments.dtypes)
 
 
 if __name__ == "__main__":

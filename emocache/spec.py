@@ -287,17 +287,13 @@ class Shared:
     """What the decoders of one clip share in a worker process: an opened file, its frames, a face track.
 
     It lives for one clip. What holds a resource must let go of it when it is garbage collected.
-    jobs: all that is decoded of this clip: who reads what
+    jobs: all that is decoded of this clip: who reads what, in the order of calls
     """
 
     def __init__(self, jobs: Sequence[tuple[Decoder, Source]] = ()) -> None:
-        self._jobs = tuple(jobs)
+        self.jobs = tuple(jobs)
         self._made: dict[Hashable, Any] = {}
         self._failed: dict[Hashable, Exception] = {}
-
-    def jobs_of(self, source: Source) -> list[Decoder]:
-        """The decoders that read the same source, in the order in which they are called."""
-        return [decoder for decoder, read in self._jobs if read == source]
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` gives, called for the first who asks under `key`; what it raises is raised to everyone."""

@@ -73,6 +73,20 @@ def test_extracting_says_first_what_it_will_do_and_then_what_it_did(folder: Path
     assert "0 clips computed, 24 already held" in again
 
 
+def test_a_self_check_is_printed_with_its_bar(folder: Path) -> None:
+    said = emocache("extract", "--encoder", "char-ngram", "--self-check", "--store", "checked.zarr", cwd=folder)
+    assert "self-check of char-ngram in float32: 6 clips alone and in a batch differ by 0.0e+00" in said
+    assert "bar 1e-04" in said
+    assert "24 clips computed" in said
+
+
+def test_several_encoders_and_poolings_print_a_summary_each(folder: Path) -> None:
+    encoders = ["--encoder", "prosody", "--encoder", "char-ngram"]
+    said = emocache("extract", *encoders, "--pool", "mean", "--pool", "stats7", "--store", "both.zarr", cwd=folder)
+    assert said.count("24 clips computed, 0 already held, 0 failed in") == 4
+    assert said.count("where the time went") == 1
+
+
 def test_a_clip_that_fails_ends_with_exit_code_3_and_is_named(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "clips.csv").write_text(f"clip_id,path\ngood,{folder / '0.wav'}\ngone,nowhere.wav\n")
     said = emocache("extract", "--encoder", "prosody", cwd=tmp_path, code=3)

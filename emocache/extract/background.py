@@ -28,10 +28,8 @@ class Background(Generic[Item]):
         take: Callable[[Item], None],
         idle: Callable[[], None],
         finish: Callable[[], None],
-        backlog_bytes: int = BACKLOG_BYTES,
     ) -> None:
         self._take, self._idle, self._finish = take, idle, finish
-        self._backlog_bytes = backlog_bytes
         self._items: deque[tuple[Item, int]] = deque()
         self._bytes = 0
         self._closing = False
@@ -60,7 +58,7 @@ class Background(Generic[Item]):
         """Hand over an item of `size` bytes; waits only while too much waits already."""
         started = time.perf_counter()
         with self._changed:
-            while self._bytes > self._backlog_bytes and self._error is None:
+            while self._bytes > BACKLOG_BYTES and self._error is None:
                 self._changed.wait()
             self.blocked_s += time.perf_counter() - started
             if self._error is not None:

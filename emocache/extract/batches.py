@@ -8,8 +8,10 @@ from typing import NamedTuple
 from emocache.extract.plan import Task
 from emocache.spec import Decoded, Encoder
 
-WINDOW = 256
-"""How many decoded clips are held, from which batches of like length are formed."""
+FIRST_WINDOW, WINDOW = 64, 512
+"""How many decoded clips are held, from which batches of like length are formed: few at first, so that the work begins
+soon, and twice as many each time.
+"""
 WINDOW_BYTES = 256 * 2**20
 """A window is closed before that many when its clips take this much memory."""
 PADDING_LIMIT = {"cpu": 1.04}

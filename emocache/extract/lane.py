@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from emocache.errors import EmocacheError, EncoderFault
-from emocache.extract.batches import WINDOW, WINDOW_BYTES, Ready, batches, padding_limit
+from emocache.extract.batches import FIRST_WINDOW, WINDOW, WINDOW_BYTES, Ready, batches, padding_limit
 from emocache.extract.plan import Task
 from emocache.extract.pooling import pool
 from emocache.extract.workers import Outcome
@@ -51,6 +52,14 @@ class Result(NamedTuple):
         return next(number for number, layers in enumerate(self.task.wanted) if layers)
 
 
+class Flight(NamedTuple):
+    """A batch that was launched: float32 rows by pooling and clip, to be looked at when `done` has come."""
+
+    batch: Sequence[Ready]
+    pooled: Mapping[int, Sequence[torch.Tensor]]
+    done: torch.cuda.Event | None
+
+
 @dataclass
 class Clock:
     """Where the time went, in seconds: loading and self-checks, work in the decoders, waiting for them, and
@@ -78,6 +87,8 @@ class Lane:
     limit: int = 0
     _window: list[Ready] = field(default_factory=list)
     _held: int = 0
+    _enough: int = field(default_factory=lambda: FIRST_WINDOW)
+    _flying: deque[Flight] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
         self.limit = self.limit or self.encoder.batch_size
@@ -89,22 +100,46 @@ class Lane:
             return
         self._window.append(Ready(task, outcome.decoded))
         self._held += outcome.bytes
-        if len(self._window) >= WINDOW or self._held >= WINDOW_BYTES:
+        if len(self._window) >= self._enough or self._held >= WINDOW_BYTES:
+            self._enough = min(2 * self._enough, WINDOW)
             yield from self.finish()
 
     def finish(self) -> Iterator[Result]:
-        """Encode all that was taken."""
+        """Encode all that was taken.
+
+        On a GPU a batch is prepared and launched while the one before is still being computed.
+        """
         window, self._window, self._held = self._window, [], 0
-        for batch in batches(window, self.encoder, lambda: self.limit, padding_limit(self.device)):
+        in_flight = 1 if self.device.startswith("cuda") else 0
+        for batch in self._batches(window):
             started = time.perf_counter()
             results = self._encode(batch)
+            results += self._landed(keep=in_flight)
             self.clock.forward += time.perf_counter() - started
             yield from results
+        started = time.perf_counter()
+        results = self._landed(keep=0)
+        self.clock.forward += time.perf_counter() - started
+        yield from results
+
+    def _batches(self, window: Sequence[Ready]) -> Iterator[list[Ready]]:
+        return batches(window, self.encoder, lambda: self.limit, padding_limit(self.device))
+
+    def _landed(self, keep: int) -> list[Result]:
+        """The results of all batches that were launched, but for the last `keep`."""
+        results = []
+        while len(self._flying) > keep:
+            results += self._results(self._flying.popleft())
+        return results
 
     def _encode(self, batch: Sequence[Ready]) -> list[Result]:
-        """Encode a batch; if it does not fit, in smaller ones from now on; if one clip spoils it, all but that clip."""
+        """Launch a batch; if it does not fit, in smaller ones from now on; if one clip spoils it, all but that clip.
+
+        returns: the failures
+        """
         try:
-            return self._forward(batch)
+            self._flying.append(self._launched(batch))
+            return []
         except (RuntimeError, ValueError, MemoryError, EmocacheError) as error:
             failure = Failure("forward", type(error).__name__, str(error))
             full = is_out_of_memory(error)
@@ -113,7 +148,7 @@ class Lane:
             self._make_room(batch)
         if len(batch) == 1:
             return list(_failed(batch[0].task, batch[0].decoded.facts, failure))
-        parts = batches(batch, self.encoder, lambda: self.limit, padding_limit(self.device)) if full else _halves(batch)
+        parts = self._batches(batch) if full else _halves(batch)
         return [result for part in parts for result in self._encode(part)]
 
     def _make_room(self, batch: Sequence[Ready]) -> None:
@@ -124,21 +159,36 @@ class Lane:
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
 
-    def _forward(self, batch: Sequence[Ready]) -> list[Result]:
+    def _launched(self, batch: Sequence[Ready]) -> Flight:
+        """Compute a batch and its poolings; on a GPU, ask for it and do not wait."""
         wanted = batch[0].task.wanted
         layers = tuple(sorted({layer for some in wanted for layer in some}))
         with torch.inference_mode():
             frames, lengths = self.encoder.forward([ready.decoded.payload for ready in batch], layers)
             self._check(frames, lengths, len(batch), len(layers))
-            pooled = [
-                (number, self._pooled(frames, lengths, pooling, [layers.index(layer) for layer in some]))
+            pooled = {
+                number: self._pooled(frames, lengths, pooling, [layers.index(layer) for layer in some])
                 for number, (pooling, some) in enumerate(zip(self.poolings, wanted, strict=True))
                 if some
-            ]
+            }
+            return Flight(batch, pooled, self._mark())
+
+    def _mark(self) -> torch.cuda.Event | None:
+        """Something to wait for until all that was asked of a GPU is done."""
+        if not self.device.startswith("cuda"):
+            return None
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch types it only in part
+        event.record(torch.cuda.current_stream(self.device))
+        return event
+
+    def _results(self, flight: Flight) -> list[Result]:
+        """Wait for a batch, and look at its numbers."""
+        if flight.done is not None:
+            flight.done.synchronize()
         return [
-            self._result(ready, number, rows)
-            for number, each in pooled
-            for ready, rows in zip(batch, each, strict=True)
+            self._result(ready, number, row.numpy())
+            for number, rows in flight.pooled.items()
+            for ready, row in zip(flight.batch, rows, strict=True)
         ]
 
     def _check(self, frames: torch.Tensor, lengths: Sequence[int], clips: int, layers: int) -> None:
@@ -151,13 +201,13 @@ class Lane:
 
     def _pooled(
         self, frames: torch.Tensor, lengths: Sequence[int], pooling: str, places: list[int]
-    ) -> list[NDArray[np.float32]]:
-        """Each clip's rows of one pooling, of the layers at `places`."""
+    ) -> Sequence[torch.Tensor]:
+        """Each clip's rows of one pooling, of the layers at `places`, on their way to the processor's memory."""
         chosen = frames if len(places) == frames.shape[1] else frames[:, places]
         rows = [pool(chosen[clip, :, :length], pooling, self.encoder.grid) for clip, length in enumerate(lengths)]
         if is_ragged(pooling):
-            return [row.cpu().numpy() for row in rows]
-        return list(torch.stack(rows).cpu().numpy())
+            return [_fetched(row) for row in rows]
+        return _fetched(torch.stack(rows)).unbind()
 
     def _result(self, ready: Ready, number: int, rows: NDArray[np.float32]) -> Result:
         """Values in the storage dtype, or a failure where they are no numbers: neither NaN nor infinity is stored."""
@@ -172,6 +222,14 @@ class Lane:
                 f"values up to {np.abs(rows).max():.3g} do not fit {self.storage_dtype}; extract with --storage float32"
             )
         return Result(task, number, None, decoded.facts, Failure("forward", "NotFinite", why))
+
+
+def _fetched(rows: torch.Tensor) -> torch.Tensor:
+    """In the processor's memory: of a GPU's rows once the copy is done, which nobody waits for here."""
+    if rows.device.type != "cuda":
+        return rows.cpu()
+    there = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
+    return there.copy_(rows, non_blocking=True)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

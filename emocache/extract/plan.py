@@ -11,7 +11,17 @@ from numpy.typing import NDArray
 
 from emocache.errors import BadOption
 from emocache.extract.contents import Contents
-from emocache.spec import Decoder, Recipe, Source, bytes_text, is_ragged, layers_text, pooled_dim, pooling_number
+from emocache.spec import (
+    Decoder,
+    Modality,
+    Recipe,
+    Source,
+    bytes_text,
+    is_ragged,
+    layers_text,
+    pooled_dim,
+    pooling_number,
+)
 
 Holding = Callable[[Sequence[bytes], Sequence[int]], NDArray[np.bool_]]
 """Which of some layers a store has of some contents: ``(content, layer)``."""
@@ -156,6 +166,11 @@ class Work:
         return self.plans[0].contents
 
     @property
+    def reads(self) -> Modality:
+        """The modality of the encoder."""
+        return self.plans[0].recipe.modality
+
+    @property
     def layers(self) -> tuple[int, ...]:
         """Every layer that is missing somewhere."""
         found = {layer for plan in self.plans for layer in np.array(plan.layers)[plan.missing.any(axis=0)].tolist()}
@@ -225,7 +240,8 @@ class Walk:
     def _job(self, row: int, wanted: Mapping[int, Wanted]) -> Job:
         reads: dict[tuple[int, Source], int] = {}
         tasks = []
-        for lane, layers in wanted.items():
+        # The picture first: whoever reads it can hear the sound on the way.
+        for lane, layers in sorted(wanted.items(), key=lambda item: self.works[item[0]].reads != "video"):
             contents = self.works[lane].contents
             content = int(contents.content_of[row])
             task = Task(lane, content, contents.source(content), layers)
@@ -239,7 +255,11 @@ def distinct(decoders: Sequence[Decoder]) -> tuple[list[Decoder], list[int]]:
     different: list[Decoder] = []
     numbers = []
     for decoder in decoders:
-        key: Hashable = decoder if isinstance(decoder, Hashable) else id(decoder)
+        try:
+            hash(decoder)
+            key: Hashable = decoder
+        except TypeError:  # it holds something that cannot be compared by value
+            key = id(decoder)
         if key not in known:
             known[key] = len(different)
             different.append(decoder)

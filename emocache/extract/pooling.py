@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from emocache.errors import EncoderFault
 from emocache.spec import pooling_number
 
@@ -92,24 +94,33 @@ def _stats7(frames: Tensor) -> Tensor:
     """``(layer, 7 * dim)``."""
     import torch
 
-    mean, std = frames.mean(dim=1), frames.std(dim=1, correction=0)
-    return torch.cat([mean, std, *_percentiles(frames)], dim=-1)
+    mean = frames.mean(dim=1, keepdim=True)
+    std = (frames - mean).square_().mean(dim=1).sqrt_()
+    return torch.cat([mean.squeeze(1), std, *_percentiles(frames)], dim=-1)
 
 
 def _percentiles(frames: Tensor) -> list[Tensor]:
     """``(layer, dim)`` float32 for each of PERCENTILES: numpy's linear interpolation in float64, then rounded."""
-    import torch
-
-    ordered = torch.sort(frames, dim=1).values
-    exact = ordered.cpu() if ordered.device.type == "mps" else ordered  # that device has no float64
-    last = ordered.shape[1] - 1
+    exact = _ordered(frames)
+    last = frames.shape[1] - 1
     found = []
     for percentile in PERCENTILES:
         place = percentile / 100 * last
         below = int(place)
         share = place - below
-        low, high = exact[:, below].double(), exact[:, min(below + 1, last)].double()
+        low, high = exact[..., below].double(), exact[..., min(below + 1, last)].double()
         # From the nearer end, so that a constant stays exactly itself.
         between = low + (high - low) * share if share < 0.5 else high - (high - low) * (1 - share)
         found.append(between.float().to(frames.device))
     return found
+
+
+def _ordered(frames: Tensor) -> Tensor:
+    """``(layer, dim, time)``, each row in rising order."""
+    import torch
+
+    rows = frames.transpose(1, 2).contiguous()
+    if rows.device.type == "cuda":
+        return torch.sort(rows, dim=-1).values
+    # numpy sorts many times faster on a processor; Apple's GPU has no float64 to go on with
+    return torch.from_numpy(np.sort(rows.cpu().numpy(), axis=-1))

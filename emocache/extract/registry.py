@@ -261,7 +261,7 @@ def _card_of_folder(folder: Path) -> Card:
 
     weight_files(folder)
     config = read_json(folder / "config.json")
-    card = _card_of_config(slug(folder.resolve().name), config, None, str(folder))
+    card = _card_of_config(slug(folder.absolute().name), config, None, str(folder))
     return replace(card, folder=folder)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emocache.errors import StoreError
-from emocache.extract.contents import Contents
+from emocache.extract.contents import Contents, chunks
 from emocache.extract.extraction import Summary
 from emocache.extract.plan import Plan
 from emocache.spec import Clip, Recipe
@@ -34,8 +34,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Known", "Sink", "Target", "read_manifest"]
 
-LIBRARIES = ("emocache", "torch", "torchaudio", "transformers", "numpy", "av", "decord", "mediapipe", "facenet-pytorch")
+LIBRARIES = (
+    "emocache",
+    "torch",
+    "torchaudio",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "av",
+    "decord",
+    "mediapipe",
+    "facenet-pytorch",
+)
 """Their versions stand beside a recipe; they are not part of it."""
+ROSTER_CHUNK = 16_384
+"""Clips named together in a new store: bounds what lies in memory as objects."""
 MOST_WRITERS = 8
 """Cells of clips that miss other layers go to another segment; so many segments of one feature are filled at a time."""
 
@@ -80,6 +93,7 @@ class Target:
         self.path = Path(default_store() if where is None else where)
         with disk_errors(self.path):
             self._store = find_store(self.path)
+        self._fresh = self._store is None
 
     def has(self, recipe: Recipe) -> bool:
         """Whether the store has this feature, with cells."""
@@ -124,14 +138,17 @@ class Target:
         contents: by the name under which the roster keeps their keys (`Recipe.reads`)
         returns: the clips whose name stood for other content before
         """
-        keys: dict[str, dict[str, str]] = {}
-        for reads, held in contents.items():
-            for clip, key in zip(clips, held.named_keys(), strict=True):
-                if key is not None:
-                    keys.setdefault(clip.clip_id, {})[reads] = key.hex()
-        named = [(clip.clip_id, _columns(clip, keep_text=keep_text)) for clip in clips]
-        with disk_errors(self.path):
-            return write_roster(self.path, named, keys)
+        moved: list[str] = []
+        named = zip(clips, *(held.named_keys() for held in contents.values()), strict=True)
+        for part in chunks(named, ROSTER_CHUNK if self._fresh else len(clips)):
+            columns = [(clip.clip_id, _columns(clip, keep_text=keep_text)) for clip, *_ in part]
+            found = {
+                clip.clip_id: {reads: key.hex() for reads, key in zip(contents, keys, strict=True) if key is not None}
+                for clip, *keys in part
+            }
+            with disk_errors(self.path):
+                moved += write_roster(self.path, columns, found, fresh=self._fresh)
+        return moved
 
     def sink(self, plan: Plan, known: Known) -> Sink:
         """Where the cells of one feature go; the feature is made if it is not there."""

@@ -181,6 +181,8 @@ def write_roster(
     store: Path,
     named: Sequence[tuple[str, Mapping[str, Any]]],
     keys: Mapping[str, Mapping[str, str]],
+    *,
+    fresh: bool = False,
 ) -> list[str]:
     """Commit the rows that are new or changed.
 
@@ -188,9 +190,10 @@ def write_roster(
 
     named: (clip_id, columns) in the manifest's order; columns replace the older ones, so a corrected label is obeyed
     keys: clip_id to the keys found now, by what is read (`Recipe.reads`); others stay
+    fresh: the store was just made: what the roster holds is not read, and may be of these very clips
     returns: the clips whose content is another than the roster said before
     """
-    before = read_roster(store)
+    before = {} if fresh else read_roster(store)
     changed, moved = [], []
     for clip_id, columns in named:
         old = before.get(clip_id, {"keys": {}})

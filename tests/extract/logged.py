@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,4 +31,8 @@ class LoggedDecoder:
         """Decode."""
         assert source.path is not None
         note(f"decode{self.kind} {source.path.name}")
+        if source.path.name == os.environ.get("EMOCACHE_TEST_KILL"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if source.path.name == os.environ.get("EMOCACHE_TEST_HANG"):
+            time.sleep(60)
         return AudioDecoder(RATE_HZ, min_samples=STEP)(source)

@@ -10,6 +10,7 @@ from transformers import AutoModel, Wav2Vec2FeatureExtractor
 
 from emocache.errors import BadOption
 from emocache.extract.encoders.speech import SpeechEncoder
+from emocache.extract.encoders.waves import normalized
 
 from .speech_models import DEPTH, DIM, waves, write_speech_model
 
@@ -46,7 +47,7 @@ def computed(folder: Path, convention: str, clips: list[np.ndarray]) -> tuple[to
     encoder = SpeechEncoder("hubert-large", None, folder, convention=convention)
     encoder.load("cpu", "float32", [0])
     with torch.inference_mode():
-        frames, lengths = encoder.forward(clips, [0])
+        frames, lengths = encoder.forward([normalized(wave) for wave in clips], [0])
     return frames, list(lengths)
 
 

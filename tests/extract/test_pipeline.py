@@ -37,6 +37,7 @@ class Fake:
     spoiled: float = -1.0
     """No batch with this value can be encoded."""
     width: int = 2
+    device: str = "cpu"
     seen: list[int] = field(default_factory=list)
     name: str = "fake"
     modality: Modality = "text"
@@ -65,7 +66,7 @@ class Fake:
             raise RuntimeError("cannot encode this")
         frames = torch.tensor(batch).reshape(-1, 1, 1, 1).expand(-1, len(layers), 3, self.width).clone()
         frames[:, :, 1:] = torch.nan  # padding, which nobody may read
-        return frames, [1] * len(batch)
+        return frames.to(self.device), [1] * len(batch)
 
 
 def run(encoder: Fake, texts: list[str], storage: str = "float32") -> dict[str, Result]:
@@ -80,7 +81,7 @@ def all_results(
     tasks = [Task(0, number, source, ((1, 2),) * len(poolings)) for number, source in enumerate(sources)]
     jobs = [Job(((0, task.source),), ((task, 0),)) for task in tasks]
     clock = Clock()
-    pipeline = Pipeline([Lane(encoder, poolings, np.dtype(storage), "cpu", clock)], clock)
+    pipeline = Pipeline([Lane(encoder, poolings, np.dtype(storage), encoder.device, clock)], clock)
     with DecodePool([encoder.decoder()], 1) as pool:
         return list(pipeline.run(jobs, pool))
 
@@ -168,6 +169,21 @@ def test_an_encoder_that_breaks_its_promise_of_shape_is_told_so() -> None:
     assert failure is not None
     assert failure.error == "EncoderFault"
     assert "frames of shape (1, 2, 3, 3) for 1 clips, promised (1, 2, time, 2); correct the encoder" in failure.message
+
+
+@pytest.mark.cuda
+def test_on_a_gpu_batches_overlap_and_every_result_is_still_its_own() -> None:
+    texts, poolings = [str(number) for number in range(70)], ("mean", "stats7", "segments:2", "tokens")
+    found = {
+        device: {
+            (result.task.source.text, result.pooling): result.values
+            for result in all_results(Fake(device=device), texts, poolings=poolings)
+        }
+        for device in ("cpu", "cuda")
+    }
+    assert found["cpu"].keys() == found["cuda"].keys()
+    for which, values in found["cpu"].items():
+        np.testing.assert_allclose(found["cuda"][which], values, rtol=1e-6)
 
 
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 2)), max_size=60), st.sampled_from([1.0, 1.04, 1.15]))

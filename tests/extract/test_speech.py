@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import HubertForCTC, Wav2Vec2FeatureExtractor
+from transformers import HubertForCTC
 
 from emocache.errors import BadOption, WeightsError
-from emocache.extract.encoders.speech import SpeechEncoder, normalized
+from emocache.extract.encoders.speech import SpeechEncoder
+from emocache.extract.encoders.waves import normalized
 from emocache.extract.pooling import pool
 from emocache.spec import Decoded, Recipe
 
@@ -46,6 +47,14 @@ def started(folder: Path, layers: list[int], dtype: str = "float32", **options: 
     return encoder
 
 
+def run(encoder: SpeechEncoder, clips: list[np.ndarray], layers: list[int]) -> tuple[torch.Tensor, list[int]]:
+    """`forward` on what the decoder makes of some waves."""
+    decoder = encoder.decoder()
+    with torch.inference_mode():
+        frames, lengths = encoder.forward([normalized(wave) if decoder.normalize else wave for wave in clips], layers)
+    return frames, list(lengths)
+
+
 def close(got: torch.Tensor, expected: torch.Tensor, relative: float) -> None:
     """Within `relative` of the largest value of each layer; layers are the first axis."""
     scale = expected.float().abs().amax(dim=(1, 2), keepdim=True)
@@ -56,8 +65,7 @@ def close(got: torch.Tensor, expected: torch.Tensor, relative: float) -> None:
 @pytest.mark.parametrize("layers", [[0], [2, 3], [DEPTH], [0, 1, 2, 3, 4, 5], [5, 3]])
 def test_layer_k_is_the_full_models_hidden_state_k(make: Make, style: str, layers: list[int]) -> None:
     folder, (wave,) = make(style), waves(9000)
-    with torch.inference_mode():
-        frames, lengths = started(folder, layers).forward([wave], layers)
+    frames, lengths = run(started(folder, layers), [wave], layers)
     expected = hidden_states(folder, processed(folder, wave))[0, layers]
     assert frames.shape == (1, *expected.shape)
     assert lengths == [expected.shape[1]]
@@ -78,12 +86,11 @@ def test_a_clip_is_the_same_alone_and_in_any_batch(make: Make, style: str, dtype
     encoder = started(make(style), [1, DEPTH], dtype)
     sizes = (9000,) * 4 if style in PADDED_APART else (9000, 400, 7321, 16000, 720, 9000)
     clips = waves(*sizes)
-    with torch.inference_mode():
-        frames, lengths = encoder.forward(clips, [1, DEPTH])
-        for row, length, clip in zip(frames, lengths, clips, strict=True):
-            alone, (count,) = encoder.forward([clip], [1, DEPTH])
-            assert length == count == alone.shape[2]
-            close(row[:, :length], alone[0], relative)
+    frames, lengths = run(encoder, clips, [1, DEPTH])
+    for row, length, clip in zip(frames, lengths, clips, strict=True):
+        alone, (count,) = run(encoder, [clip], [1, DEPTH])
+        assert length == count == alone.shape[2]
+        close(row[:, :length], alone[0], relative)
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -96,22 +103,14 @@ def test_models_that_padding_changes_share_a_batch_at_equal_length_only(make: Ma
 @pytest.mark.parametrize("style", sorted(PADDED_APART))
 def test_those_models_need_it(make: Make, style: str) -> None:
     encoder = started(make(style), [DEPTH])
-    with torch.inference_mode():
-        frames, (length, _) = encoder.forward(waves(7000, 9000), [DEPTH])
-        alone, _ = encoder.forward(waves(7000), [DEPTH])
+    frames, (length, _) = run(encoder, waves(7000, 9000), [DEPTH])
+    alone, _ = run(encoder, waves(7000), [DEPTH])
     assert (frames[0, :, :length] - alone[0]).abs().max() > 1e-3
-
-
-def test_a_wave_is_normalised_as_the_models_own_processor_does_it() -> None:
-    for wave in [*waves(5000, 401), np.zeros(500, dtype=np.float32)]:
-        expected = Wav2Vec2FeatureExtractor(do_normalize=True)(wave, sampling_rate=16000).input_values[0]
-        np.testing.assert_array_equal(normalized(wave), expected)
 
 
 def test_a_processor_that_does_not_normalise_is_obeyed(tmp_path: Path) -> None:
     folder, (wave,) = write_speech_model(tmp_path, "wavlm, layer norm", normalize=False), waves(5000)
-    with torch.inference_mode():
-        frames, _ = started(folder, [3]).forward([wave], [3])
+    frames, _ = run(started(folder, [3]), [wave], [3])
     close(frames[0], hidden_states(folder, wave[None])[0, [3]], 1e-5)
 
 
@@ -120,8 +119,7 @@ def test_a_checkpoint_of_a_fine_tuned_model_gives_the_encoder_inside(make: Make,
     tuned = HubertForCTC.from_pretrained(source)
     tuned.save_pretrained(tmp_path)
     shutil.copy(source / "preprocessor_config.json", tmp_path)
-    with torch.inference_mode():
-        frames, _ = started(tmp_path, [2]).forward([wave], [2])
+    frames, _ = run(started(tmp_path, [2]), [wave], [2])
     close(frames[0], hidden_states(source, processed(source, wave))[0, [2]], 1e-5)
 
 
@@ -139,8 +137,7 @@ def test_an_old_pickled_checkpoint_is_read_without_running_it(make: Make, tmp_pa
     torch.save(old, tmp_path / "pytorch_model.bin")
     for name in ("config.json", "preprocessor_config.json"):
         shutil.copy(source / name, tmp_path)
-    with torch.inference_mode():
-        frames, _ = started(tmp_path, [2]).forward([wave], [2])
+    frames, _ = run(started(tmp_path, [2]), [wave], [2])
     close(frames[0], hidden_states(source, processed(source, wave))[0, [2]], 1e-5)
 
 
@@ -229,9 +226,8 @@ class TestWindows:
 
     def test_a_clip_under_the_limit_is_untouched_bit_for_bit(self, make: Make) -> None:
         (wave,) = waves(16_000)
-        with torch.inference_mode():
-            cut, _ = started(make("hubert, layer norm"), [2], max_seconds=1).forward([wave], [2])
-            whole, _ = started(make("hubert, layer norm"), [2], max_seconds=0).forward([wave], [2])
+        cut, _ = run(started(make("hubert, layer norm"), [2], max_seconds=1), [wave], [2])
+        whole, _ = run(started(make("hubert, layer norm"), [2], max_seconds=0), [wave], [2])
         assert torch.equal(cut, whole)
 
     @pytest.mark.parametrize("style", ["hubert, layer norm", "wav2vec2, group norm"])
@@ -239,8 +235,7 @@ class TestWindows:
         """Slowly, by frame numbers: windows of at most 99 frames of 2 s, cut in the middle of what they share."""
         folder, (wave,) = make(style), waves(95_000)
         layers = [1, DEPTH]
-        with torch.inference_mode():
-            frames, (count,) = started(folder, layers, max_seconds=2).forward([wave], layers)
+        frames, (count,) = run(started(folder, layers, max_seconds=2), [wave], layers)
         inputs = processed(folder, wave)
         assert count == 296  # one pass gives (95000 - 400) // 320 + 1
         spans = [(0, 81), (71, 152), (143, 224), (215, 296)]
@@ -260,15 +255,13 @@ class TestWindows:
     def test_before_the_first_block_windows_change_nothing(self, make: Make, style: str) -> None:
         """The convolution of positions sees less far than a kept frame is from the edge of its window."""
         (wave,) = waves(200_000)
-        with torch.inference_mode():
-            cut, _ = started(make(style), [0], max_seconds=5).forward([wave], [0])
-            whole, _ = started(make(style), [0], max_seconds=0).forward([wave], [0])
+        cut, _ = run(started(make(style), [0], max_seconds=5), [wave], [0])
+        whole, _ = run(started(make(style), [0], max_seconds=0), [wave], [0])
         close(cut[0], whole[0], 1e-5)
 
     def test_a_clip_of_95_seconds_has_the_frames_of_one_pass(self, make: Make) -> None:
         (wave,) = waves(95 * 16_000 + 7)
-        with torch.inference_mode():
-            frames, (count,) = started(make("hubert, layer norm"), [1]).forward([wave], [1])
+        frames, (count,) = run(started(make("hubert, layer norm"), [1]), [wave], [1])
         assert frames.shape == (1, 1, count, DIM)
         assert count == (95 * 16_000 + 7 - 400) // 320 + 1
 
@@ -278,18 +271,15 @@ class TestWindows:
         encoder = started(make("wavlm, layer norm"), [3], max_seconds=1)
         encoder.batch_size = 3 * 16_000
         clips = waves(50_000, 6000, 17_000)
-        with torch.inference_mode():
-            frames, lengths = encoder.forward(clips, [3])
-            sizes: list[int] = []
-            inner = encoder._pass
-            monkeypatch.setattr(
-                encoder, "_pass", lambda some, states: (sizes.append(len(some)), inner(some, states))[1]
-            )
-            encoder.forward(clips, [3])
-            for row, length, clip in zip(frames, lengths, clips, strict=True):
-                alone, _ = encoder.forward([clip], [3])
-                close(row[:, :length], alone[0], 1e-4)
-                assert not row[:, length:].any()
+        frames, lengths = run(encoder, clips, [3])
+        sizes: list[int] = []
+        inner = encoder._pass
+        monkeypatch.setattr(encoder, "_pass", lambda some, states: (sizes.append(len(some)), inner(some, states))[1])
+        run(encoder, clips, [3])
+        for row, length, clip in zip(frames, lengths, clips, strict=True):
+            alone, _ = run(encoder, [clip], [3])
+            close(row[:, :length], alone[0], 1e-4)
+            assert not row[:, length:].any()
         assert max(sizes) <= 3
         assert len(sizes) > 1
 
@@ -299,13 +289,29 @@ class TestWindows:
             encoder_of(make("hubert, layer norm"), max_seconds=text)
 
 
+GPU_STYLES = ["hubert, layer norm", "wav2vec2, group norm", "wavlm, layer norm"]
+
+
 @pytest.mark.cuda
-@pytest.mark.parametrize("style", ["hubert, layer norm", "wav2vec2, group norm", "wavlm, layer norm"])
+@pytest.mark.parametrize("style", GPU_STYLES)
 def test_a_gpu_gives_the_numbers_of_the_cpu(make: Make, style: str) -> None:
-    encoder, clips = encoder_of(make(style)), waves(9000, 9000)
-    encoder.load("cuda", "float32", [0, 3, DEPTH])
-    with torch.inference_mode():
-        frames, _ = encoder.forward(clips, [0, 3, DEPTH])
-        expected, _ = started(make(style), [0, 3, DEPTH]).forward(clips, [0, 3, DEPTH])
+    encoder, clips, layers = encoder_of(make(style)), waves(9000, 9000), [0, 3, DEPTH]
+    encoder.load("cuda", "float32", layers)
+    frames, _ = run(encoder, clips, layers)
+    expected, _ = run(started(make(style), layers), clips, layers)
     for row, reference in zip(frames.cpu(), expected, strict=True):
         close(row, reference, 1e-4)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("style", GPU_STYLES)
+@pytest.mark.parametrize(("dtype", "relative"), [("float32", 1e-4), ("bfloat16", 2e-2)])
+def test_a_clip_is_the_same_alone_and_in_any_batch_on_a_gpu(
+    make: Make, style: str, dtype: str, relative: float
+) -> None:
+    encoder = encoder_of(make(style))
+    encoder.load("cuda", dtype, [1, DEPTH])
+    clips = waves(*((9000,) * 4 if style in PADDED_APART else (9000, 400, 16000, 720)))
+    frames, lengths = run(encoder, clips, [1, DEPTH])
+    for row, length, clip in zip(frames, lengths, clips, strict=True):
+        close(row[:, :length], run(encoder, [clip], [1, DEPTH])[0][0], relative)

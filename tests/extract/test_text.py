@@ -1,79 +1,40 @@
 """Text encoders against transformers, on small random models of every family."""
 
-import json
-import re
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import tokenizers
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner
 
-from emocache.cli import app
-from emocache.errors import BadOption, EncoderFault, WeightsError
 from emocache.extract.encoders.text import TextEncoder
 from emocache.extract.pooling import pool
-from emocache.extract.registry import find_encoder
-from emocache.spec import Source, canonical_json
+from emocache.spec import Source
 
-from .text_models import BIDIRECTIONAL, DEPTH, DIM, FAMILIES, LONG, SENTENCES, make_model
+from .text_models import (
+    BIDIRECTIONAL,
+    DEPTH,
+    DIM,
+    FAMILIES,
+    LONG,
+    SENTENCES,
+    Shelf,
+    assert_close,
+    frames_of,
+    reference,
+    started,
+)
 
-Make = Callable[[str], Path]
 RANGES = [[0], [1], [2, 3], [DEPTH], [0, 1, 2, 3, 4, 5]]
 
 
 @pytest.fixture(scope="module")
-def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
+def make(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
     """A function that writes the folder of a family once."""
-    made: dict[str, Path] = {}
-
-    def folder(family: str) -> Path:
-        if family not in made:
-            made[family] = make_model(family, tmp_path_factory.mktemp("model"))
-        return made[family]
-
-    return folder
-
-
-def started(folder: Path, layers: list[int], dtype: str = "float32", **options: Any) -> TextEncoder:
-    encoder = TextEncoder("small", weights=folder, **options)
-    encoder.load("cpu", dtype, layers)
-    return encoder
-
-
-def frames_of(encoder: TextEncoder, layers: list[int], *texts: str) -> list[torch.Tensor]:
-    """Each text's ``(layer, token, dim)``, all in one batch."""
-    decode = encoder.decoder()
-    with torch.inference_mode():
-        frames, lengths = encoder.forward([decode(Source("text", text=text)).payload for text in texts], layers)
-    return [row[:, :length] for row, length in zip(frames, lengths, strict=True)]
-
-
-def reference(folder: Path, text: str) -> torch.Tensor:
-    """``(layer, token, dim)`` of the full model by transformers, the text alone, its special tokens left out."""
-    encoding = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text)
-    model = transformers.AutoModel.from_pretrained(folder).eval()
-    ids = torch.tensor([encoding.ids])
-    with torch.inference_mode():
-        states = model(ids, attention_mask=torch.ones_like(ids), output_hidden_states=True).hidden_states
-    own = [place for place, special in enumerate(encoding.special_tokens_mask) if not special]
-    return torch.cat(states)[:, own]
-
-
-def assert_close(found: torch.Tensor, expected: torch.Tensor, relative: float) -> None:
-    """Within `relative` of the largest value of each layer."""
-    assert found.shape == expected.shape
-    scale = expected.float().abs().amax(dim=(1, 2), keepdim=True)
-    assert ((found.float() - expected.float()).abs() / scale).max() < relative
+    return Shelf(lambda: tmp_path_factory.mktemp("model"))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_layer_k_is_the_full_models_hidden_state_k(make: Make, family: str) -> None:
+def test_layer_k_is_the_full_models_hidden_state_k(make: Shelf, family: str) -> None:
     folder = make(family)
     expected = reference(folder, SENTENCES[0])
     assert len(expected) == DEPTH + 1
@@ -85,7 +46,7 @@ def test_layer_k_is_the_full_models_hidden_state_k(make: Make, family: str) -> N
 
 @pytest.mark.parametrize(("dtype", "relative"), [("float32", 1e-4), ("bfloat16", 2e-2)])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_text_is_the_same_alone_and_in_any_batch(make: Make, family: str, dtype: str, relative: float) -> None:
+def test_a_text_is_the_same_alone_and_in_any_batch(make: Shelf, family: str, dtype: str, relative: float) -> None:
     layers = [0, 2, DEPTH]
     encoder = started(make(family), layers, dtype)
     texts = [*SENTENCES, "so", LONG]
@@ -96,7 +57,7 @@ def test_a_text_is_the_same_alone_and_in_any_batch(make: Make, family: str, dtyp
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_gpu_gives_the_same_numbers_alone_and_in_any_batch(make: Make, family: str) -> None:
+def test_a_gpu_gives_the_same_numbers_alone_and_in_any_batch(make: Shelf, family: str) -> None:
     expected = reference(make(family), SENTENCES[0])
     for dtype, relative in (("float32", 1e-4), ("bfloat16", 2e-2)):
         encoder = TextEncoder("small", weights=make(family))
@@ -108,7 +69,7 @@ def test_a_gpu_gives_the_same_numbers_alone_and_in_any_batch(make: Make, family:
             assert_close(batched[0].cpu(), expected, 1e-4)
 
 
-def test_special_tokens_are_read_but_are_no_frames(make: Make) -> None:
+def test_special_tokens_are_read_but_are_no_frames(make: Shelf) -> None:
     encoder = started(make("bert"), [2])
     tokenizer = tokenizers.Tokenizer.from_file(str(make("bert") / "tokenizer.json"))
     (frames,) = frames_of(encoder, [2], SENTENCES[0])
@@ -120,7 +81,7 @@ def test_special_tokens_are_read_but_are_no_frames(make: Make) -> None:
 
 
 @pytest.mark.parametrize("family", ["xlm-roberta", "llama"])
-def test_a_long_text_goes_through_in_windows_and_each_token_counts_once(make: Make, family: str) -> None:
+def test_a_long_text_goes_through_in_windows_and_each_token_counts_once(make: Shelf, family: str) -> None:
     """Transcribed slowly: each window alone, and of each token the state farther from a window's border."""
     encoder = started(make(family), [1, DEPTH])
     decoded = encoder.decoder()(Source("text", text=LONG))
@@ -142,7 +103,7 @@ def test_a_long_text_goes_through_in_windows_and_each_token_counts_once(make: Ma
 
 @pytest.mark.parametrize("family", ["chinese", "gpt2"])
 @pytest.mark.parametrize("convention", ["merbench", "mer2023"])
-def test_a_convention_gives_mertools_numbers(make: Make, family: str, convention: str) -> None:
+def test_a_convention_gives_mertools_numbers(make: Shelf, family: str, convention: str) -> None:
     """Sum of the last four hidden states, special tokens removed, mean over tokens: transcribed slowly."""
     folder = make("bert" if family == "chinese" else family)
     encoder = started(folder, [0], convention=convention)
@@ -156,208 +117,10 @@ def test_a_convention_gives_mertools_numbers(make: Make, family: str, convention
     np.testing.assert_allclose(pool(frames, "mean")[0].numpy(), utterance, rtol=1e-4, atol=1e-4)
 
 
-def test_the_conventions_differ_from_the_encoder_and_agree_with_each_other(make: Make) -> None:
-    recipes = [
-        canonical_json(TextEncoder("small", weights=make("bert"), convention=name).recipe())
-        for name in (None, "merbench", "mer2023")
-    ]
-    assert recipes[0] != recipes[1] == recipes[2]
-    with pytest.raises(BadOption, match=r"--convention 'mer2031' is not known; known: mer2023, merbench"):
-        TextEncoder("small", weights=make("bert"), convention="mer2031")
-
-
-RECIPE_ITEMS: dict[str, tuple[str, str, str]] = {
-    "configuration": ("config.json", '"layer_norm_eps": 1e-12', '"layer_norm_eps": 1e-06'),
-    "window": ("config.json", '"max_position_embeddings": 96', '"max_position_embeddings": 80'),
-    "tokenizer": ("tokenizer.json", '"lowercase":true', '"lowercase":false'),
-}
-
-
-@pytest.mark.parametrize("item", RECIPE_ITEMS)
-def test_the_recipe_changes_with_what_changes_the_numbers(make: Make, tmp_path: Path, item: str) -> None:
-    folder = copied(make("bert"), tmp_path)
-    before = canonical_json(TextEncoder("small", weights=folder).recipe())
-    name, old, new = RECIPE_ITEMS[item]
-    text = (folder / name).read_text()
-    text = text if old in text else text.replace('"lowercase": true', old)
-    assert old in text
-    (folder / name).write_text(text.replace(old, new))
-    assert canonical_json(TextEncoder("small", weights=folder).recipe()) != before
-
-
-def test_a_roberta_reads_two_tokens_less_than_it_has_positions(make: Make, tmp_path: Path) -> None:
-    """Its positions begin behind the padding token's number: 1, also where the configuration does not say so."""
-    folder = copied(make("xlm-roberta"), tmp_path)
-    assert TextEncoder("small", weights=folder).recipe()["window"] == [94, 23]
-    config = (folder / "config.json").read_text()
-    assert '"pad_token_id": 1,' in config
-    (folder / "config.json").write_text(config.replace('"pad_token_id": 1,', ""))
-    assert TextEncoder("small", weights=folder).recipe()["window"] == [94, 23]
-    assert TextEncoder("small", weights=make("bert")).recipe()["window"] == [96, 24]
-
-
-def test_the_recipe_changes_with_the_weights(make: Make, tmp_path: Path) -> None:
-    folder = copied(make("bert"), tmp_path)
-    before = TextEncoder("small", weights=folder).recipe()
-    weights = load_file(folder / "model.safetensors")
-    weights["embeddings.LayerNorm.bias"] += 1e-3
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    after = TextEncoder("small", weights=folder).recipe()
-    assert after["weights"] != before["weights"]
-    assert {**after, "weights": 0} == {**before, "weights": 0}
-
-
-def test_the_recipe_does_not_change_with_names_places_and_what_no_token_depends_on(make: Make, tmp_path: Path) -> None:
-    folder = copied(make("bert"), tmp_path)
-    config = (folder / "config.json").read_text()
-    (folder / "config.json").write_text(config.replace('"transformers_version"', '"_name_or_path": "x", "torch_dtype"'))
-    (folder / "tokenizer_config.json").write_text('{"chat_template": "x", "model_max_length": 12}')
-    (folder / "vocab.txt").write_text("read by nobody where there is a tokenizer.json")
-    other = TextEncoder("another-name", weights=folder).recipe()
-    assert canonical_json(other) == canonical_json(TextEncoder("small", weights=make("bert")).recipe())
-
-
-def test_a_checkpoint_that_lacks_a_parameter_is_refused_and_nothing_is_made_up(make: Make, tmp_path: Path) -> None:
-    folder = copied(make("llama"), tmp_path)
-    weights = load_file(folder / "model.safetensors")
-    del weights["layers.1.mlp.up_proj.weight"]
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(
-        WeightsError, match=r"do not fit config\.json.*up_proj\.weight; they would be made up at random"
-    ):
-        started(folder, [2])
-    started(folder, [1])  # the block that is broken is not needed
-
-
-def test_a_checkpoint_without_a_pooler_is_complete(make: Make, tmp_path: Path) -> None:
-    folder = copied(make("bert"), tmp_path)
-    weights = {key: value for key, value in load_file(folder / "model.safetensors").items() if "pooler" not in key}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    before, after = (frames_of(started(where, [DEPTH]), [DEPTH], "so sad")[0] for where in (make("bert"), folder))
-    assert torch.equal(before, after)
-
-
-def test_models_that_are_no_stack_of_blocks_say_so(make: Make, tmp_path: Path) -> None:
-    folder = copied(make("bert"), tmp_path)
-    (folder / "config.json").write_text('{"model_type": "t5", "is_encoder_decoder": true}')
-    with pytest.raises(WeightsError, match="a t5 has an encoder and a decoder; small needs a model of one stack of"):
-        TextEncoder("small", weights=folder)
-    transformers.AlbertModel(
-        transformers.AlbertConfig(
-            vocab_size=40,
-            embedding_size=8,
-            num_hidden_layers=3,
-            hidden_size=8,
-            intermediate_size=8,
-            num_attention_heads=2,
-        )
-    ).save_pretrained(folder)
-    with pytest.raises(WeightsError, match="expected one list of 3 blocks in the network, found none; emocache reads"):
-        started(folder, [3])
-
-
-def test_the_text_part_of_a_larger_model_is_an_encoder(make: Make, tmp_path: Path) -> None:
-    text = json.loads((make("gemma3") / "config.json").read_text())
-    vision = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
-    config = transformers.Gemma3Config(text_config=text, vision_config={**vision, "image_size": 28, "patch_size": 14})
-    torch.manual_seed(7)
-    whole = transformers.Gemma3Model(config).eval()
-    whole.save_pretrained(tmp_path)
-    (tmp_path / "tokenizer.json").write_bytes((make("gemma3") / "tokenizer.json").read_bytes())
-    card = find_encoder(str(tmp_path))
-    encoder = card.build()
-    assert (card.depth, encoder.depth, encoder.dim) == (DEPTH, DEPTH, DIM)
-    encoder.load("cpu", "float32", [2])
-    ids = torch.tensor([encoder.decoder()(Source("text", text="so sad")).payload.tolist()])
-    with torch.inference_mode():
-        expected = whole.language_model(ids, output_hidden_states=True).hidden_states[2]
-    assert_close(frames_of(encoder, [2], "so sad")[0], expected, 1e-5)
-
-
-def test_a_tokenizer_of_another_model_is_found_out_before_the_device_dies_of_it(make: Make, tmp_path: Path) -> None:
-    folder = copied(make("bert"), tmp_path)
-    (folder / "tokenizer.json").write_text((make("gpt2") / "tokenizer.json").read_text())
-    with pytest.raises(
-        EncoderFault, match=r"the tokenizer gives token \d+, the model has \d+; take the tokenizer that"
-    ):
-        frames_of(started(folder, [1]), [1], LONG)
-
-
-def test_any_causal_language_model_is_an_llm_and_none_is_named_by_default(make: Make) -> None:
-    card = find_encoder("llm")
-    encoder = card.build(weights=make("qwen3"))
-    assert (encoder.name, encoder.modality, encoder.depth, encoder.dim) == ("llm", "text", DEPTH, DIM)
-    assert not card.weights_here()
-    listed = CliRunner().invoke(app, ["encoders"]).output
-    assert re.search(r"llm +text +its own +its own +its own +--weights DIR", listed)
-    with pytest.raises(
-        WeightsError, match="llm: has no home on the hub; name the folder of its model with --weights DIR"
-    ):
-        card.build()
-
-
-@pytest.mark.parametrize("family", ["bert", "gpt2", "gemma3", "deberta-v2"])
-def test_a_folder_of_any_family_is_an_encoder(make: Make, family: str) -> None:
-    encoder = find_encoder(str(make(family))).build()
-    assert (encoder.modality, encoder.depth, encoder.dim) == ("text", DEPTH, DIM)
-
-
-def test_a_causal_language_model_of_an_unknown_family_is_known_by_its_class(make: Make, tmp_path: Path) -> None:
-    folder = copied(make("llama"), tmp_path)
-    config = (folder / "config.json").read_text().replace("LlamaModel", "LionForCausalLM")
-    (folder / "config.json").write_text(config.replace('"model_type": "llama"', '"model_type": "lion"'))
-    assert find_encoder(str(folder)).modality == "text"
-    with pytest.raises(WeightsError, match="transformers does not know model_type 'lion'; update it"):
-        started(folder, [1])
-
-
-def copied(folder: Path, into: Path) -> Path:
-    """The same model in another folder."""
-    target = into / "copy"
-    target.mkdir()
-    for file in folder.iterdir():
-        (target / file.name).write_bytes(file.read_bytes())
-    return target
-
-
-def test_every_family_is_either_bidirectional_or_causal(make: Make) -> None:
+def test_every_family_is_either_bidirectional_or_causal(make: Shelf) -> None:
     """What stands behind a token changes it in the former alone: a check of the test models themselves."""
     for family in FAMILIES:
         encoder = started(make(family), [DEPTH])
         short, long = frames_of(encoder, [DEPTH], "so sad", "so sad and tired")
         same = torch.allclose(short[0, 0], long[0, 0], atol=1e-4)
         assert same is (family not in BIDIRECTIONAL), family
-
-
-OWN_CODE = """
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
-
-class LionConfig(LlamaConfig):
-    model_type = "lion"
-
-class LionForCausalLM(LlamaForCausalLM):
-    config_class = LionConfig
-"""
-
-
-def test_a_model_of_its_own_code_runs_where_it_is_allowed(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-    folder = copied(make("llama"), tmp_path)
-    (folder / "lion.py").write_text(OWN_CODE)
-    config = json.loads((folder / "config.json").read_text())
-    config |= {"model_type": "lion", "architectures": ["LionForCausalLM"]}
-    config["auto_map"] = {"AutoConfig": "lion.LionConfig", "AutoModelForCausalLM": "lion.LionForCausalLM"}
-    (folder / "config.json").write_text(json.dumps(config))
-    weights = {f"model.{name}": value for name, value in load_file(folder / "model.safetensors").items()}
-    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(WeightsError, match="it brings its own code: read it, then allow it with --trust-remote-code"):
-        started(folder, [2])
-    encoder = started(folder, [2], trust_remote_code=True)
-    assert_close(frames_of(encoder, [2], "so sad")[0], reference(make("llama"), "so sad")[[2]], 1e-5)
-    before = encoder.recipe()
-    (folder / "lion.py").write_text(OWN_CODE + "# changed")
-    assert encoder.recipe()["code"] != before["code"]

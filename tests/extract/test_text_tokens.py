@@ -1,5 +1,6 @@
 """From texts to token ids: as transformers' own tokenizers do it, and what becomes of what they cannot read."""
 
+import json
 import pickle
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emocache.errors import MediaError, WeightsError
-from emocache.extract.encoders.tokens import TextDecoder, Windows, load_tokenizer, spans, tokenizer_recipe
+from emocache.extract.encoders.tokenizer import load_tokenizer, tokenizer_recipe
+from emocache.extract.encoders.tokens import TextDecoder, Windows, spans
 from emocache.extract.encoders.transformer import ModelFolder
 from emocache.spec import Decoded, Source
 
@@ -132,6 +134,19 @@ def test_windows_keep_each_token_once_and_away_from_their_borders(count: int, ro
         assert right.first - right.start >= overlap // 2
 
 
+@pytest.mark.parametrize("demand", [True, False])
+def test_settings_change_no_special_token_that_the_tokenizer_file_has_as_in_transformers(
+    folder: Path, demand: bool
+) -> None:
+    before = tokenizer_recipe(model(folder))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"add_bos_token": demand, "bos_token": "<mask>"}))
+    own = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
+    found = load_tokenizer(model(folder))
+    for text in SENTENCES:
+        assert [*found.prefix, *decoded(decoder(folder), text).payload, *found.suffix] == own.encode(text)
+    assert tokenizer_recipe(model(folder)) == before
+
+
 # --- other formats ---------------------------------------------------------------------------------------------------
 
 
@@ -169,9 +184,7 @@ def test_folders_without_a_tokenizer_say_what_they_lack(tmp_path: Path) -> None:
     ):
         load_tokenizer(model(tmp_path))
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(
-        WeightsError, match=r"tokenizer\.json: is no tokenizer .*Model missing.*; download the model again"
-    ):
+    with pytest.raises(WeightsError, match=r"tokenizer\.json: is no tokenizer .*Model missing.*; download it again"):
         load_tokenizer(model(tmp_path))
 
 

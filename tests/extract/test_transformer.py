@@ -154,6 +154,23 @@ def test_code_of_another_repository_is_refused(own: Path) -> None:
         found(own, trust_remote_code=True)
 
 
+def test_code_of_another_repository_does_not_matter_where_none_runs(copied: Path) -> None:
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "somebody/else--own.Model"}}))
+    load(copied, 1)
+
+
+def test_a_network_that_is_too_large_for_the_device_says_so(bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(BertModel, "to", full)
+    with pytest.raises(
+        WeightsError, match=r"the network takes \d.* kB in float32, for which cpu has no room; take fewer"
+    ):
+        load(bert, 1)
+
+
 def test_allowing_code_changes_nothing_where_there_is_none(bert: Path) -> None:
     assert found(bert, trust_remote_code=True).recipe() == found(bert).recipe()
 

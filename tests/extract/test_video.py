@@ -152,6 +152,13 @@ def test_where_decord_is_not_installed_av_serves(steady: Path, monkeypatch: pyte
     assert (len(frames), facts["decoder"]) == (8, "av")
 
 
+def test_decord_is_left_where_it_could_fill_the_memory(steady: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It decodes ahead without a limit."""
+    monkeypatch.setattr(pictures, "DECORD_BYTES", 50 * 64 * 96 * 3 - 1)
+    frames, facts = read(steady, "decord, else av")
+    assert (len(frames), facts["decoder"]) == (8, "av")
+
+
 def test_where_decord_gives_up_half_way_av_goes_on(steady: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("decord", reason="decord has no build for this machine")
     reader = pictures._DecordReader
@@ -233,7 +240,7 @@ def test_cover_art_is_not_a_video(tmp_path: Path) -> None:
     length = bytes((len(tag) >> shift) & 127 for shift in (21, 14, 7, 0))
     song = write_sound(tmp_path / "plain.mp3", "libmp3lame").read_bytes()
     (tmp_path / "song.mp3").write_bytes(b"ID3\x03\0\0" + length + tag + song)
-    with pytest.raises(NoStream, match=r"no moving picture but cover art \(found: audio\)"):
+    with pytest.raises(NoStream, match=r"no moving picture but cover art or what has no decoder \(found: audio\)"):
         read(tmp_path / "song.mp3")
 
 

@@ -176,3 +176,14 @@ def test_a_processor_that_adds_noise_is_refused(folder: Path, tmp_path: Path) ->
 def test_a_model_of_another_number_of_mels_is_obeyed(tmp_path: Path) -> None:
     assert WHISPER["num_mel_bins"] == 20  # large-v3 hears 128, large-v2 80: the processor's file says which
     assert WhisperEncoder("whisper", None, write_whisper(tmp_path))._mel_filters.shape == (20, 201)
+
+
+@pytest.mark.cuda
+def test_a_gpu_gives_the_numbers_of_the_cpu(folder: Path) -> None:
+    encoder, clips = WhisperEncoder("whisper", None, folder), waves(9000, 16_000)
+    encoder.load("cuda", "float32", LAYERS)
+    with torch.inference_mode():
+        frames, lengths = encoder.forward(clips, LAYERS)
+        expected, _ = started(folder, LAYERS).forward(clips, LAYERS)
+    for row, reference, length in zip(frames.cpu(), expected, lengths, strict=True):
+        close(row[:, :length], reference[:, :length], 1e-4)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from emocache.extract.encoders.text import TextEncoder
+from emocache.spec import Source
 
 DEPTH = 5
 DIM = 32
@@ -119,3 +122,51 @@ def _wrapped(tokenizer: Tokenizer, first: str = "", last: str = "") -> Tokenizer
         tokens = [(token, tokenizer.token_to_id(token)) for token in around]
         tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=tokens)
     return tokenizer
+
+
+class Shelf:
+    """The folder of each family, made when it is first asked for.
+
+    new: makes an empty folder
+    """
+
+    def __init__(self, new: Callable[[], Path]) -> None:
+        self._new = new
+        self._made: dict[str, Path] = {}
+
+    def __call__(self, family: str) -> Path:
+        if family not in self._made:
+            self._made[family] = make_model(family, self._new())
+        return self._made[family]
+
+
+def started(folder: Path, layers: list[int], dtype: str = "float32", **options: Any) -> TextEncoder:
+    encoder = TextEncoder("small", weights=folder, **options)
+    encoder.load("cpu", dtype, layers)
+    return encoder
+
+
+def frames_of(encoder: TextEncoder, layers: list[int], *texts: str) -> list[torch.Tensor]:
+    """Each text's ``(layer, token, dim)``, all in one batch."""
+    decode = encoder.decoder()
+    with torch.inference_mode():
+        frames, lengths = encoder.forward([decode(Source("text", text=text)).payload for text in texts], layers)
+    return [row[:, :length] for row, length in zip(frames, lengths, strict=True)]
+
+
+def assert_close(found: torch.Tensor, expected: torch.Tensor, relative: float) -> None:
+    """Within `relative` of the largest value of each layer."""
+    assert found.shape == expected.shape
+    scale = expected.float().abs().amax(dim=(1, 2), keepdim=True)
+    assert ((found.float() - expected.float()).abs() / scale).max() < relative
+
+
+def reference(folder: Path, text: str) -> torch.Tensor:
+    """``(layer, token, dim)`` of the full model by transformers, the text alone, its special tokens left out."""
+    encoding = Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text)
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    ids = torch.tensor([encoding.ids])
+    with torch.inference_mode():
+        states = model(ids, attention_mask=torch.ones_like(ids), output_hidden_states=True).hidden_states
+    own = [place for place, special in enumerate(encoding.special_tokens_mask) if not special]
+    return torch.cat(states)[:, own]

@@ -1,13 +1,11 @@
-"""What the survival tests share: how many rounds were done is said at the end of a run, beside what was found."""
+"""What the survival tests share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from unittest import mock
 
 import pytest
-
-ROUNDS = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture
@@ -33,16 +31,3 @@ def both_layouts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     """Once as small segments lie on the disk, once as large ones do."""
     if request.param == "small arrays in files":
         _large(monkeypatch)
-
-
-@pytest.fixture
-def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Say something at the end of the run: ``tell("100 kills, 61 of them while cells were being written")``."""
-    notes = request.config.stash.setdefault(ROUNDS, [])
-    return lambda text: notes.append(f"{request.node.name}: {text}")
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print what the tests told."""
-    for note in config.stash.get(ROUNDS, []):
-        terminalreporter.write_line(note)

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from emocache.errors import BadOption, WeightsError
+from emocache.errors import BadOption
 from emocache.extract.encoders.conventions import find_convention
 from emocache.extract.encoders.transformer import ModelFolder, load_network, recorded, stacked, to_device
+from emocache.extract.encoders.waves import BATCH_SECONDS, Wave, WaveDecoder, batch_samples, check_rate, padded
 from emocache.extract.encoders.windows import OVERLAP, Piece, cut, in_passes, read_max_seconds
 from emocache.extract.media.audio import AudioDecoder
 from emocache.spec import COMPUTE_DTYPES, RATE_HZ, Decoded, Modality
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 FAMILIES = {"hubert", "wav2vec2", "wavlm"}
 MAX_SECONDS = 30
-BATCH_SECONDS = 60
-NORMALIZE_EPS = 1e-7
 
 
 class SpeechEncoder:
@@ -72,13 +70,13 @@ class SpeechEncoder:
         return {
             **self.model.recipe(),
             "processor": {"do_normalize": str(self._normalizes).lower()},
-            "audio": dict(self.decoder().recipe()),
+            "audio": self.decoder().audio.recipe(),
             **({"windows": windows} if self.convention is None else self.convention.recipe()),
         }
 
-    def decoder(self) -> AudioDecoder:
-        """Mono PCM at the model's rate, at least one frame of it long."""
-        return AudioDecoder(RATE_HZ, min_samples=self._samples(1))
+    def decoder(self) -> WaveDecoder:
+        """Mono PCM at the model's rate, normalised if it wants it so, at least one frame long."""
+        return WaveDecoder(AudioDecoder(RATE_HZ, min_samples=self._samples(1)), self._normalizes)
 
     @cached_property
     def _convolutions(self) -> list[tuple[int, int]]:
@@ -136,20 +134,18 @@ class SpeechEncoder:
             return layers
         return range(self.blocks + 1 - self.convention.states, self.blocks + 1)
 
-    def forward(self, batch: Sequence[NDArray[np.float32]], layers: Sequence[int]) -> tuple[Tensor, list[int]]:
+    def forward(self, batch: Sequence[Wave], layers: Sequence[int]) -> tuple[Tensor, list[int]]:
         """Frames of some waves.
 
-        batch: float32 ``(samples,)`` each, 16 kHz
+        batch: float32 ``(samples,)`` each, 16 kHz, as the decoder gives them
         returns: ``(clip, layer, time, dim)`` in the compute dtype, 50 frames a second, and each clip's frame count
         """
         states = self._states(layers)
-        waves = [normalized(wave) if self._normalizes else wave for wave in batch]
-        frames, lengths = in_passes(
-            [self._pieces(wave) for wave in waves], lambda some: self._pass(some, states), self.batch_size
-        )
+        clips = [self._pieces(wave) for wave in batch]
+        frames, lengths = in_passes(clips, lambda waves: self._pass(waves, states), self.batch_size)
         return (frames if self.convention is None else frames.sum(dim=1, keepdim=True)), lengths
 
-    def _pieces(self, wave: NDArray[np.float32]) -> list[Piece]:
+    def _pieces(self, wave: Wave) -> list[Piece]:
         """What is computed of one clip: the whole, windows of it, or the pieces of a convention."""
         if self.convention is not None:
             return [Piece(piece, slice(self._frames(len(piece)))) for piece in self.convention.pieces(wave)]
@@ -161,44 +157,16 @@ class SpeechEncoder:
         width = self._samples(windows[0].stop)
         return [Piece(wave[window.start * step :][:width], window.kept) for window in windows]
 
-    def _pass(self, waves: Sequence[NDArray[np.float32]], states: Sequence[int]) -> tuple[Tensor, list[int]]:
+    def _pass(self, waves: Sequence[Wave], states: Sequence[int]) -> tuple[Tensor, list[int]]:
         """The network on some waves, padding masked: ``(wave, state, time, dim)`` and each wave's frame count."""
         import torch
 
         sizes = [len(wave) for wave in waves]
-        padded = np.zeros((len(waves), max(sizes)), dtype=np.float32)
-        for row, wave in zip(padded, waves, strict=True):
-            row[: len(wave)] = wave
         device, mask = self.network.device, None
         if min(sizes) != max(sizes):
             ends = to_device(np.array(sizes), device)[:, None]
             mask = (torch.arange(max(sizes), device=device) < ends).long()
         encoder = self.network.encoder
         with recorded(encoder.layers, states, end=encoder, depth=self.blocks) as found:
-            self.network(to_device(padded, device, self.network.dtype), attention_mask=mask)
+            self.network(padded(waves, device).to(self.network.dtype), attention_mask=mask)
         return stacked(found, states), [self._frames(size) for size in sizes]
-
-
-def check_rate(model: ModelFolder, processor: Mapping[str, Any]) -> None:
-    """Refuse a model that listens at another rate than sound is decoded to.
-
-    raises: WeightsError
-    """
-    rate = processor.get("sampling_rate")
-    if rate != RATE_HZ:
-        raise WeightsError(f"{model.path}: the model listens at {rate} Hz, emocache decodes to {RATE_HZ} Hz")
-
-
-def batch_samples(device: Any) -> int:
-    """How much sound one pass may hold: a minute, on a GPU 10 s for each GB of its memory, ten minutes at most."""
-    import torch
-
-    if device.type != "cuda":
-        return BATCH_SECONDS * RATE_HZ
-    memory = torch.cuda.get_device_properties(device).total_memory
-    return min(600, max(BATCH_SECONDS, memory // 100_000_000)) * RATE_HZ
-
-
-def normalized(wave: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Zero mean and unit variance over one clip, as transformers' Wav2Vec2FeatureExtractor does it."""
-    return np.asarray((wave - wave.mean()) / np.sqrt(wave.var() + NORMALIZE_EPS), dtype=np.float32)

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emocache.errors import BadOption, EncoderFault, WeightsError
-from emocache.extract.encoders.tokens import TextDecoder, Tokenizer, Windows, load_tokenizer, tokenizer_recipe
+from emocache.extract.encoders.tokenizer import Tokenizer, load_tokenizer, tokenizer_recipe
+from emocache.extract.encoders.tokens import TextDecoder, Windows
 from emocache.extract.encoders.transformer import TRAINING_ONLY, ModelFolder, load_network, recorded, stacked, to_device
 from emocache.spec import COMPUTE_DTYPES, Decoded, Modality
 
@@ -111,7 +112,7 @@ class TextEncoder:
             "tokenizer": tokenizer_recipe(self.model),
             "special_tokens": "read, not pooled",
             "window": [windows.most, windows.overlap],
-            **({"sum_of_last": self._summed} if self._summed else {}),
+            **({"sum_of_last_states": self._summed} if self._summed else {}),
         }
 
     def decoder(self) -> TextDecoder:

@@ -1,40 +1,18 @@
-"""From a text to token ids, by the tokenizer in a model's folder, in a process without torch.
-
-``tokenizer.json`` alone decides the ids where it is there, read by the `tokenizers` library itself: what transformers
-makes of it has changed from version to version. Other formats (vocab.txt, sentencepiece, tiktoken) are converted by
-transformers. A tokenizer that is the model's own Python code runs where the user allowed such code.
-"""
+"""From a text to token ids, in a process without torch, and how long texts are cut."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emocache.errors import MediaError, WeightsError
+from emocache.errors import MediaError
 from emocache.extract.media.text import visible_text
-from emocache.extract.weights import file_digests, read_json
 from emocache.spec import Decoded, Source
-
-if TYPE_CHECKING:
-    from emocache.extract.encoders.transformer import ModelFolder
-
-FAST = "tokenizer.json"
-VOCABULARIES = ("vocab.txt", "vocab.json", "merges.txt", "*.model", "*.tiktoken", "tekken.json", "bpe.codes")
-SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-VOLATILE = {
-    "name_or_path", "special_tokens_map_file", "chat_template", "model_max_length", "transformers_version",
-    "tokenizer_file", "padding_side", "truncation_side", "clean_up_tokenization_spaces",
-}  # fmt: skip
-"""Entries of a tokenizer's settings that change no token of a single text."""
-PROBE = "a"
 
 Encode = Callable[[str, bool], list[int]]
 """Token ids of a text, with special tokens or without."""
@@ -100,7 +78,7 @@ class TextDecoder:
         raises: MediaError for an empty text, or one that gives no token
         """
         text = visible_text(source)
-        ids = np.array(_encode(self.tokenizer)(text, False), dtype=np.int64)
+        ids = np.array(encoding(self.tokenizer)(text, False), dtype=np.int64)
         if not len(ids):
             raise MediaError(
                 f"the clip's text {text[:20]!r} has no token in the model's vocabulary; correct it, or leave the clip "
@@ -116,105 +94,12 @@ class TextDecoder:
         return Decoded(ids, size, facts)
 
 
-@dataclass(frozen=True)
-class Tokenizer:
-    """A model's tokenizer, as the main process knows it.
-
-    source: as in `TextDecoder`; prefix, suffix: the special tokens that it puts around a text
-    """
-
-    source: str | Path
-    prefix: tuple[int, ...]
-    suffix: tuple[int, ...]
-    unknown: int | None
-
-
-def load_tokenizer(model: ModelFolder) -> Tokenizer:
-    """Read the tokenizer of a model's folder.
-
-    raises: WeightsError if there is none, or it cannot be read
-    """
-    fast = (model.path / FAST).is_file()
-    source, unknown = _published(model) if fast else _converted(model)
-    encode = _encode(source)
-    bare, whole = encode(PROBE, False), encode(PROBE, True)
-    places = [at for at in range(len(whole) - len(bare) + 1) if whole[at : at + len(bare)] == bare]
-    if not (bare and places):
-        raise WeightsError(
-            f"{model.path}: the tokenizer makes {bare} of {PROBE!r}, and {whole} with special tokens, which does not "
-            "contain it; emocache needs one that only puts special tokens before and behind a text"
-        )
-    return Tokenizer(source, tuple(whole[: places[0]]), tuple(whole[places[0] + len(bare) :]), unknown)
-
-
-def tokenizer_recipe(model: ModelFolder) -> dict[str, str]:
-    """The digest of each file that decides the token ids.
-
-    raises: WeightsError if there is none
-    """
-    if (model.path / FAST).is_file():
-        return file_digests([model.path / FAST])
-    files = sorted({path for pattern in VOCABULARIES for path in model.path.glob(pattern)})
-    if not files:
-        raise WeightsError(
-            f"{model.path}: no tokenizer; expected {FAST}, or one of {', '.join(VOCABULARIES)} beside the weights"
-        )
-    settings = {name: model.path / name for name in SETTINGS if (model.path / name).is_file()}
-    return {**file_digests(files), **{name: _settings_digest(read_json(path)) for name, path in settings.items()}}
-
-
-def _settings_digest(settings: Mapping[str, Any]) -> str:
-    kept = {key: value for key, value in settings.items() if key not in VOLATILE}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
-
-
-def _published(model: ModelFolder) -> tuple[str, int | None]:
-    """``tokenizer.json`` and the id of its unknown token."""
-    source = (model.path / FAST).read_text(encoding="utf-8")
-    try:
-        _encode(source)
-    except Exception as error:  # the library raises no other class
-        raise WeightsError(
-            f"{model.path / FAST}: is no tokenizer ({type(error).__name__}: {error}); download the model again"
-        ) from error
-    return source, _unknown_of(model.json(FAST))
-
-
-def _unknown_of(fast: Mapping[str, Any]) -> int | None:
-    """The id for what the vocabulary lacks, as ``tokenizer.json`` names it; None where there is none."""
-    model = fast.get("model", {})
-    if "unk_id" in model:
-        return None if model["unk_id"] is None else int(model["unk_id"])
-    vocabulary, token = model.get("vocab"), model.get("unk_token")
-    return vocabulary.get(token) if isinstance(vocabulary, dict) and token is not None else None
-
-
-def _converted(model: ModelFolder) -> tuple[str | Path, int | None]:
-    """A tokenizer in an older format, through transformers: as JSON, or as the folder if it is Python code."""
-    from transformers import AutoTokenizer
-
-    tokenizer_recipe(model)
-    settings = model.path / SETTINGS[0]
-    if not model.remote_code and settings.is_file() and "AutoTokenizer" in read_json(settings).get("auto_map", {}):
-        raise WeightsError(
-            f"{model.path}: the tokenizer is the folder's own Python code: read it, then allow it with "
-            f"--trust-remote-code, or bring {FAST} into the folder"
-        )
-    try:
-        found = AutoTokenizer.from_pretrained(model.path, trust_remote_code=model.remote_code)
-    except (ImportError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise WeightsError(
-            f"{model.path}: the tokenizer cannot be read ({type(error).__name__}: {reason}); bring {FAST} into the "
-            "folder, which save_pretrained writes where transformers can read the tokenizer"
-        ) from error
-    backend = getattr(found, "backend_tokenizer", None)
-    return (model.path if backend is None else backend.to_str()), found.unk_token_id
-
-
 @lru_cache(maxsize=4)
-def _encode(tokenizer: str | Path) -> Encode:
-    """The function behind a tokenizer, made once in each process."""
+def encoding(tokenizer: str | Path) -> Encode:
+    """The function behind a tokenizer (as in `TextDecoder`), made once in each process.
+
+    raises: Exception, of no other class, from the library where the JSON is no tokenizer
+    """
     return _python_tokenizer(tokenizer) if isinstance(tokenizer, Path) else _fast_tokenizer(tokenizer)
 
 
@@ -230,6 +115,6 @@ def _fast_tokenizer(text: str) -> Encode:
 def _python_tokenizer(folder: Path) -> Encode:
     from transformers import AutoTokenizer
 
-    # Only folders whose own code the user allowed come this far: see `_converted`.
+    # Only folders whose own code the user allowed come this far: see `tokenizer.load_tokenizer`.
     own = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
     return lambda text, special: list(own.encode(text, add_special_tokens=special))

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from emocache.errors import WeightsError
 from emocache.extract.weights import config_entry, find_weights, read_json, weights_recipe
+from emocache.spec import bytes_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,8 +70,10 @@ class ModelFolder:
                 f"{path}: config.json says model_type {config.get('model_type')!r}, "
                 f"{name} needs one of {', '.join(sorted(families))}"
             )
-        _refuse_code_from_elsewhere(path, config)
-        return cls(name, path, trust_remote_code and "auto_map" in config)
+        own_code = trust_remote_code and "auto_map" in config
+        if own_code:
+            _refuse_code_from_elsewhere(path, config)
+        return cls(name, path, own_code)
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
@@ -87,7 +90,7 @@ class ModelFolder:
 
     def recipe(self) -> dict[str, Any]:
         """Family, weights, configuration and code, by digest: the same wherever the folder lies."""
-        return {"family": self.config["model_type"], **weights_recipe(self.path, code=self.remote_code)}
+        return {"family": self.config.get("model_type"), **weights_recipe(self.path, code=self.remote_code)}
 
 
 def _refuse_code_from_elsewhere(folder: Path, config: Mapping[str, Any]) -> None:
@@ -123,7 +126,7 @@ def load_network(
     spare: parameters that may be missing, since nothing here reads them; a step of their dotted names
     attention: transformers' `attn_implementation`; None lets the library choose (SDPA where the family has it)
     returns: the network in evaluation mode, on `device`, in compute dtype `dtype`
-    raises: WeightsError if a parameter is missing or has another shape, or a file is damaged
+    raises: WeightsError if a parameter is missing or has another shape, a file is damaged, or the device is too small
     """
     import torch
     import transformers
@@ -149,7 +152,15 @@ def load_network(
         ) from error
     _refuse_made_up(model.path, report, part, spare)
     kept: nn.Module = network.get_submodule(part)
-    return kept.eval().requires_grad_(False).to(device)
+    kept = kept.eval().requires_grad_(False)
+    try:
+        return kept.to(device)
+    except torch.OutOfMemoryError as error:
+        size = bytes_text(sum(parameter.nbytes for parameter in kept.parameters()))
+        raise WeightsError(
+            f"{model.path}: the network takes {size} in {dtype}, for which {device} has no room; take fewer layers, "
+            "--dtype bfloat16, another --device, or end what else runs there"
+        ) from error
 
 
 def _configuration(model: ModelFolder, settings: Mapping[str, Any]) -> Any:
@@ -224,7 +235,7 @@ def recorded(
             source = end if end is not None and layer == depth else blocks[layer - 1]
             hooks.append(source.register_forward_hook(_keep_output(found, layer)))
     try:
-        with _exact_convolutions():
+        with exact_convolutions():
             yield found
     finally:
         for hook in hooks:
@@ -232,7 +243,8 @@ def recorded(
 
 
 @contextmanager
-def _exact_convolutions() -> Iterator[None]:
+def exact_convolutions() -> Iterator[None]:
+    """While open, convolutions on a GPU compute float32 as such, not in cuDNN's shortcut (TF32)."""
     import torch
 
     backend: Any = torch.backends.cudnn  # typed without what it makes up at run time

@@ -17,8 +17,9 @@ from emocache.spec import Decoded, Modality
 if TYPE_CHECKING:
     from torch import Tensor
 
-PICTURES_AT_ONCE = 32
-"""How many pictures one pass through the network holds; at least one window."""
+PICTURES_ON_CPU, PICTURES_ON_GPU = 16, 64
+"""How many pictures one pass through the network holds, at least one window: enough to be fast, and of ViT-L little
+enough (1.7 GB) to keep all layers of."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class WindowedEncoder(ABC):
 
         windows = [(clip, part) for clip, pictures in enumerate(batch) for part in self.windows_of(len(pictures))]
         found: list[list[Tensor]] = [[] for _ in batch]
-        at_once = max(1, PICTURES_AT_ONCE // self.window)
+        at_once = max(1, (PICTURES_ON_CPU if self.device == "cpu" else PICTURES_ON_GPU) // self.window)
         for first in range(0, len(windows), at_once):
             some = windows[first : first + at_once]
             pictures = np.stack([batch[clip][part.indices] for clip, part in some])

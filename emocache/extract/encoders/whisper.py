@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emocache.errors import WeightsError
-from emocache.extract.encoders.speech import batch_samples, check_rate
 from emocache.extract.encoders.transformer import ModelFolder, load_network, recorded, stacked, to_device
+from emocache.extract.encoders.waves import BATCH_SECONDS, Wave, batch_samples, check_rate, padded
 from emocache.extract.encoders.windows import OVERLAP, Piece, cut, in_passes, read_max_seconds
 from emocache.extract.media.audio import AudioDecoder
 from emocache.spec import COMPUTE_DTYPES, RATE_HZ, Decoded, Modality
@@ -43,7 +43,7 @@ class WhisperEncoder:
     modality: Modality = "audio"
     grid = (1, 1)
     dtypes = COMPUTE_DTYPES
-    batch_size = 2 * 30 * RATE_HZ
+    batch_size = BATCH_SECONDS * RATE_HZ
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class WhisperEncoder:
                 "hop_length": self._setting("hop_length", 160),
                 "window_samples": self.window,
             },
-            "audio": dict(self.decoder().recipe()),
+            "audio": self.decoder().recipe(),
             "windows": {"max_samples": self.max_samples, "overlap": f"1/{OVERLAP}"},
         }
 
@@ -101,7 +101,7 @@ class WhisperEncoder:
         self.network: Any = load_network(self.model, settings, device=device, dtype=dtype, part="encoder")
         self.batch_size = batch_samples(self.network.device)
 
-    def forward(self, batch: Sequence[NDArray[np.float32]], layers: Sequence[int]) -> tuple[Tensor, list[int]]:
+    def forward(self, batch: Sequence[Wave], layers: Sequence[int]) -> tuple[Tensor, list[int]]:
         """Frames of some waves.
 
         batch: float32 ``(samples,)`` each, 16 kHz
@@ -110,7 +110,7 @@ class WhisperEncoder:
         clips = [self._pieces(wave) for wave in batch]
         return in_passes(clips, lambda waves: self._pass(waves, layers), self.batch_size, least=self.window)
 
-    def _pieces(self, wave: NDArray[np.float32]) -> list[Piece]:
+    def _pieces(self, wave: Wave) -> list[Piece]:
         """The windows of one clip."""
         windows = cut(self._frames(len(wave)), self.max_samples // self.step)
         return [Piece(wave[window.start * self.step : window.stop * self.step], window.kept) for window in windows]
@@ -119,12 +119,13 @@ class WhisperEncoder:
         """How many frames begin within that many samples."""
         return -(-samples // self.step)
 
-    def _pass(self, waves: Sequence[NDArray[np.float32]], layers: Sequence[int]) -> tuple[Tensor, list[int]]:
+    def _pass(self, waves: Sequence[Wave], layers: Sequence[int]) -> tuple[Tensor, list[int]]:
         """The network on some waves: ``(wave, layer, time, dim)``, cut behind the longest, and their frame counts."""
-        padded = np.zeros((len(waves), self.window), dtype=np.float32)
-        for row, wave in zip(padded, waves, strict=True):
-            row[: len(wave)] = wave
-        spectra = self.log_mel(to_device(padded, self.network.device)).to(self.network.dtype)
+        import torch
+
+        heard = padded(waves, self.network.device)
+        heard = torch.nn.functional.pad(heard, (0, self.window - heard.shape[1]))
+        spectra = self.log_mel(heard).to(self.network.dtype)
         blocks, norm = self.network.layers, self.network.layer_norm
         with recorded(blocks, layers, end=norm, depth=self.depth) as found:
             self.network(spectra)
@@ -143,7 +144,7 @@ class WhisperEncoder:
         window = torch.hann_window(size, device=waves.device)
         spectrum = torch.stft(waves, size, hop, window=window, return_complex=True)
         power = (spectrum[..., :-1].abs() ** 2).contiguous()
-        mel = torch.from_numpy(self._mel_filters).to(waves.device) @ power
+        mel = to_device(self._mel_filters, waves.device) @ power
         logarithm = mel.clamp(min=1e-10).log10()
         loudest = logarithm.amax(dim=(1, 2), keepdim=True)
         return (torch.maximum(logarithm, loudest - LOG_RANGE) + 4) / 4

@@ -21,6 +21,8 @@ from emocache.spec import RATE_HZ
 if TYPE_CHECKING:
     from torch import Tensor
 
+    Run = Callable[[Sequence[NDArray[np.float32]]], tuple[Tensor, list[int]]]
+
 OVERLAP = 10
 """Neighbouring windows share at least one part in this many of a window."""
 SHORTEST_S = 1.0
@@ -78,12 +80,7 @@ def cut(frames: int, most: int) -> list[Window]:
     return [Window(start, start + width, edges[number], edges[number + 1]) for number, start in enumerate(starts)]
 
 
-def in_passes(
-    clips: Sequence[Sequence[Piece]],
-    run: Callable[[Sequence[NDArray[np.float32]]], tuple[Tensor, list[int]]],
-    budget: int,
-    least: int = 1,
-) -> tuple[Tensor, list[int]]:
+def in_passes(clips: Sequence[Sequence[Piece]], run: Run, budget: int, least: int = 1) -> tuple[Tensor, list[int]]:
     """Compute all pieces of some clips, and put each clip's kept frames together.
 
     run: the network on some waves: frames ``(piece, layer, time, dim)`` and each piece's frame count
@@ -96,10 +93,24 @@ def in_passes(
         return run([piece.wave for piece in pieces])
     kept: list[Tensor] = []
     for span in passes:
-        frames, _ = run([piece.wave for piece in pieces[span]])
-        kept += [row[:, piece.kept] for row, piece in zip(frames, pieces[span], strict=True)]
+        kept += _kept(pieces[span], run)
     ends = np.cumsum([len(clip) for clip in clips]).tolist()
     return _together([kept[end - len(clip) : end] for clip, end in zip(clips, ends, strict=True)])
+
+
+def _kept(pieces: Sequence[Piece], run: Run) -> list[Tensor]:
+    """Each piece's kept frames from one pass, or from two halves of it if the device has no room for all."""
+    from emocache.extract.lane import is_out_of_memory
+
+    try:
+        frames, _ = run([piece.wave for piece in pieces])
+    except (RuntimeError, MemoryError) as error:
+        if len(pieces) == 1 or not is_out_of_memory(error):
+            raise
+    else:
+        return [row[:, piece.kept] for row, piece in zip(frames, pieces, strict=True)]
+    half = len(pieces) // 2
+    return _kept(pieces[:half], run) + _kept(pieces[half:], run)
 
 
 def _passes(sizes: Sequence[int], budget: int, least: int) -> Iterator[slice]:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from emocache.errors import MediaError
-from emocache.extract.media.audio_readers import Pcm, Reader, opened
-from emocache.spec import RATE_HZ, Decoded, Source
+from emocache.extract.media.audio_readers import Pcm, Reader, SoundTap, opened
+from emocache.spec import RATE_HZ, Decoded, Shared, Source
 
 __all__ = ["AudioDecoder", "Pcm"]
 
@@ -61,24 +61,38 @@ class AudioDecoder:
             channels
         raises: NoStream for a file without sound; MediaError for anything else that leaves no usable sample
         """
-        path = _checked_path(source)
-        with opened(path) as reader:
-            samples, truncated = _span(reader, source, path)
-            facts = {
-                "duration_s": samples.size / reader.rate_hz,
-                "silent": bool(np.abs(samples).max() < _SILENCE_PEAK),
-                "truncated": truncated,
-                "decoder": reader.name,
-                "source_rate_hz": reader.rate_hz,
-                "channels": reader.channels,
-            }
-            payload = _resampled(samples, reader.rate_hz, self.rate_hz, path)
+        return self.decode_shared(source, Shared())
+
+    def decode_shared(self, source: Source, shared: Shared) -> Decoded:
+        """The same; decoders of one rate share the samples, which none of them may change."""
+        payload, facts = shared.once(("pcm", self.rate_hz, source), lambda: _decoded(source, self.rate_hz, shared))
         if payload.size < self.min_samples:
             raise MediaError(
-                f"{path}: holds {_ms(payload.size, self.rate_hz)} of sound ({payload.size} samples at {self.rate_hz} "
-                f"Hz), expected at least {_ms(self.min_samples, self.rate_hz)}; leave the clip out or widen its span"
+                f"{source.path}: holds {_ms(payload.size, self.rate_hz)} of sound ({payload.size} samples at "
+                f"{self.rate_hz} Hz), expected at least {_ms(self.min_samples, self.rate_hz)}; leave the clip out or "
+                "widen its span"
             )
         return Decoded(payload, payload.size, facts)
+
+
+def _decoded(source: Source, rate_hz: int, shared: Shared) -> tuple[Pcm, dict[str, Any]]:
+    """The samples of the source at `rate_hz`, and the facts of them.
+
+    If the picture of the file has been read for another encoder, its sound was heard on the way.
+    """
+    path = _checked_path(source)
+    tap: SoundTap | None = shared.once(("sound", path), lambda: None)
+    with opened(path, None if tap is None else tap.take()) as reader:
+        samples, truncated = _span(reader, source, path)
+        facts = {
+            "duration_s": samples.size / reader.rate_hz,
+            "silent": bool(np.abs(samples).max() < _SILENCE_PEAK),
+            "truncated": truncated,
+            "decoder": reader.name,
+            "source_rate_hz": reader.rate_hz,
+            "channels": reader.channels,
+        }
+        return _resampled(samples, reader.rate_hz, rate_hz, path), facts
 
 
 def _ms(samples: int, rate_hz: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -41,9 +42,10 @@ class Reader(Protocol):
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Reader]:
+def opened(path: Path, tapped: Reader | None = None) -> Iterator[Reader]:
     """Open a file for reading with libsndfile where that knows the format, else with FFmpeg; closed at the end.
 
+    tapped: what a `SoundTap` heard of the same file, taken in FFmpeg's place
     raises: MediaError if neither can read it; NoStream if it holds no sound
     """
     import soundfile
@@ -56,6 +58,9 @@ def opened(path: Path) -> Iterator[Reader]:
         with file:
             yield _SoundfileReader(file)
         return
+    if tapped is not None:
+        yield tapped
+        return
     import av
 
     try:
@@ -64,6 +69,53 @@ def opened(path: Path) -> Iterator[Reader]:
         raise MediaError(_unreadable(path, error)) from error
     with container:
         yield _AvReader(container, path)
+
+
+class SoundTap:
+    """Takes a file's sound out of the packets that somebody else reads, as `opened` would have read it.
+
+    done: whether all packets have been seen
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._heard: list[_Heard] = []
+        self._broken = False
+        self._reader: Reader | None = None
+        self.done = False
+
+    def take(self) -> Reader | None:
+        """What was heard, once; None after that, before all packets were seen, and where there is nothing to hear."""
+        taken, self._reader = self._reader, None
+        return taken
+
+    def begin(self, container: av.container.InputContainer) -> None:
+        """The packets are read, from the first on; what was heard of an earlier reading is forgotten."""
+        self._container, self._heard, self._broken = container, [], False
+        streams = container.streams.audio
+        self._index = streams[0].index if streams else None
+
+    def see(self, packet: av.Packet[Any]) -> None:
+        """The next packet, of whatever stream."""
+        if packet.stream.index == self._index:
+            self._heard += self._decoded(packet)
+
+    def _decoded(self, packet: av.Packet[Any]) -> list[_Heard]:
+        import av
+
+        try:
+            frames: list[Any] = list(packet.decode())
+        except av.FFmpegError:
+            self._broken = True
+            return []
+        return [_Heard.of(frame) for frame in frames]
+
+    def end(self, *, broken: bool = False) -> None:
+        """All packets have been read. broken: reading stopped at an error."""
+        if self._heard:
+            self._reader = _AvReader(self._container, self._path, iter(self._heard))
+            self._reader.broken = self._broken or broken
+        self._heard, self.done = [], True
 
 
 def _unreadable(path: Path, error: Exception) -> str:
@@ -140,7 +192,9 @@ class _AvReader:
 
     name = "av"
 
-    def __init__(self, container: av.container.InputContainer, path: Path) -> None:
+    def __init__(
+        self, container: av.container.InputContainer, path: Path, tapped: Iterator[_Heard] | None = None
+    ) -> None:
         if not container.streams.audio:
             kinds = ", ".join(stream.type for stream in container.streams) or "nothing"
             raise NoStream(
@@ -149,31 +203,31 @@ class _AvReader:
         self._container, self._path = container, path
         self._stream = container.streams.audio[0]
         self.broken = False
-        frames = self._decoded()
+        frames = self._decoded() if tapped is None else tapped
         head = next(frames, None)
         if head is None:
             raise MediaError(f"{path}: its sound cannot be decoded; not one frame of it is whole; copy it again")
         self._frames = chain([head], frames)
-        self.rate_hz = head.sample_rate
-        self.channels = head.layout.nb_channels
+        self.rate_hz = head.rate_hz
+        self.channels = head.channels
         self._zero_s = _start_s(container, head)
         self.promised = self._promised()
 
     def blocks(self, first: int, last: int | None) -> Iterator[tuple[int, Pcm]]:  # noqa: ARG002  # from the start
         expected = 0
         for index, frame in enumerate(self._frames):
-            if frame.sample_rate != self.rate_hz:
+            if frame.rate_hz != self.rate_hz:
                 raise MediaError(
-                    f"{self._path}: its rate changes from {self.rate_hz} to {frame.sample_rate} Hz on the way; "
+                    f"{self._path}: its rate changes from {self.rate_hz} to {frame.rate_hz} Hz on the way; "
                     "convert it to one rate first"
                 )
-            stated = expected if frame.time is None else round((frame.time - self._zero_s) * self.rate_hz)
+            stated = expected if frame.time_s is None else round((frame.time_s - self._zero_s) * self.rate_hz)
             if index == 0 or abs(stated - expected) > _GAP_S * self.rate_hz:
                 expected = stated
-            yield expected, _mono(frame)
-            expected += frame.samples
+            yield expected, frame.mono
+            expected += frame.mono.size
 
-    def _decoded(self) -> Iterator[av.AudioFrame]:
+    def _decoded(self) -> Iterator[_Heard]:
         """All frames that can be decoded; a packet that cannot is skipped, and `broken` is set."""
         import av
 
@@ -183,11 +237,11 @@ class _AvReader:
                 packet = next(packets)
             except StopIteration:
                 return
-            except av.FFmpegError:
+            except (av.FFmpegError, IndexError):  # the latter where a damaged file names a stream that it does not have
                 self.broken = True
                 return
             try:
-                yield from packet.decode()
+                yield from (_Heard.of(frame) for frame in packet.decode() if isinstance(frame, av.AudioFrame))
             except av.FFmpegError:
                 self.broken = True
 
@@ -202,10 +256,25 @@ class _AvReader:
         return round(end_s * self.rate_hz)
 
 
-def _start_s(container: av.container.InputContainer, head: av.AudioFrame) -> float:
+@dataclass(frozen=True, eq=False)
+class _Heard:
+    """One decoded frame of sound."""
+
+    time_s: float | None
+    rate_hz: int
+    channels: int
+    mono: Pcm
+
+    @classmethod
+    def of(cls, frame: av.AudioFrame) -> _Heard:
+        """A frame without FFmpeg's memory."""
+        return cls(frame.time, frame.sample_rate, frame.layout.nb_channels, _mono(frame))
+
+
+def _start_s(container: av.container.InputContainer, head: _Heard) -> float:
     if container.start_time is not None:
         return container.start_time / 1e6
-    return head.time or 0.0
+    return head.time_s or 0.0
 
 
 def _mono(frame: av.AudioFrame) -> Pcm:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
+    from emocache.extract.media.audio_readers import SoundTap
+
     Rgb = NDArray[np.uint8]
 
 SLACK_S = Fraction(1, 2)
@@ -33,8 +35,13 @@ SLACK_S = Fraction(1, 2)
 _DECORD_READS = frozenset({"mov", "matroska"})
 _DECLARE_LENGTH = _DECORD_READS | {"avi"}
 """Containers with an index: seeking lands on a key frame, and the declared length was written, not guessed."""
+DECORD_BYTES = 512_000_000
+"""Longer videos are PyAV's: decord decodes ahead as far as it gets, up to all of a file, while its caller is busy."""
 _SAME_TIME_S = 2e-3
 """decord tells times as float32: 0.2 ms off after an hour."""
+
+READ_ERRORS = (av.error.FFmpegError, IndexError)
+"""What reading packets raises; the latter where a damaged file names a stream that it does not have."""
 
 T = TypeVar("T")
 
@@ -55,12 +62,14 @@ class Pictures:
     """Iterates over a file's frames in the order they are shown, from `start` on, decoded by PyAV.
 
     start: seconds; the first frame given is the one on the screen then, or an earlier one. None: from the beginning
+    sound: hears the file's sound on the way, if it has not yet
     raises: MediaError if the file cannot be read; NoStream if it has no moving picture
     """
 
-    def __init__(self, path: Path, start: Fraction | None = None) -> None:
+    def __init__(self, path: Path, start: Fraction | None = None, sound: SoundTap | None = None) -> None:
         self._path = path
         self._start = start
+        self._sound = sound
         self.damaged = False
         """Something could not be decoded, or the file ends before its declared length."""
         self.end: Fraction | None = None
@@ -80,6 +89,9 @@ class Pictures:
             else:
                 start = None
             clock = _Clock(container)
+            if self._sound is not None and not self._sound.done and start is None:
+                clock.sound = self._sound
+                self._sound.begin(container)
             for frame in self._decode(container, stream, clock):
                 shown = clock.shown(frame, stream)
                 if start is not None and shown.time > start:
@@ -93,10 +105,13 @@ class Pictures:
         while True:
             try:
                 packet = next(packets, None)
-            except av.error.FFmpegError:
+            except READ_ERRORS:
                 self.damaged = True  # the file cannot be read further; what came so far is used
-                return
+                packet, broken = None, True
+            else:
+                broken = False
             if packet is None:
+                clock.finish(broken=broken)
                 return
             clock.see(packet)
             if packet.stream.index == stream.index:
@@ -117,7 +132,8 @@ class _Overshot(Exception):
 def open_media(path: Path) -> InputContainer:
     """Open a media file. Raises MediaError that says why it cannot be read."""
     try:
-        return av.open(str(path), options={"protocol_whitelist": "file"})  # a playlist must not reach the network
+        # A playlist must not reach the network; old files hold titles that are not UTF-8.
+        return av.open(str(path), options={"protocol_whitelist": "file"}, metadata_errors="replace")
     except av.error.FFmpegError as error:
         raise MediaError(f"{path}: {_why_unreadable(path, error)}") from error
 
@@ -135,10 +151,11 @@ def _why_unreadable(path: Path, error: av.error.FFmpegError) -> str:
 def moving_picture(container: InputContainer, path: Path) -> VideoStream:
     """The file's first video stream that is no cover art. Raises NoStream if there is none."""
     for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
+        known = getattr(stream, "codec_context", None) is not None  # None: no decoder, as where the header is damaged
+        if known and not stream.disposition & Disposition.attached_pic:
             stream.codec_context.thread_count = 1  # the worker processes are the parallelism
             return stream
-    art = " but cover art" if container.streams.video else ""
+    art = " but cover art or what has no decoder" if container.streams.video else ""
     found = ", ".join(stream.type for stream in container.streams if stream.type != "video") or "no other stream"
     raise NoStream(f"{path}: has no moving picture{art} (found: {found}); use an encoder for sound, or drop the clip")
 
@@ -156,8 +173,16 @@ class _Clock:
         self._origin = Fraction(container.start_time or 0, av.time_base)
         self._previous: Shown[av.VideoFrame] | None = None
         self.latest = Fraction(0)
+        self.sound: SoundTap | None = None
+
+    def finish(self, *, broken: bool = False) -> None:
+        """All packets have been seen, or the file cannot be read further."""
+        if self.sound is not None:
+            self.sound.end(broken=broken)
 
     def see(self, packet: av.Packet[Any]) -> None:
+        if self.sound is not None:
+            self.sound.see(packet)
         if packet.pts is not None:
             self.latest = max(self.latest, (packet.pts + (packet.duration or 0)) * packet.time_base)
 
@@ -205,9 +230,10 @@ class DecordFailed(Exception):
     """decord is not installed, cannot read the file, or reads other pictures than there are: PyAV takes over."""
 
 
-def frame_table(path: Path) -> list[Shown[int]] | None:
+def frame_table(path: Path, sound: SoundTap | None = None) -> list[Shown[int]] | None:
     """When each frame of a whole file is shown, read without decoding; None for files that decord must not read.
 
+    sound: hears the file's sound on the way
     raises: MediaError, NoStream as `Pictures`
     """
     with closing(open_media(path)) as container:
@@ -215,10 +241,14 @@ def frame_table(path: Path) -> list[Shown[int]] | None:
         if not _is(container, _DECORD_READS) or len(container.streams.video) > 1:
             return None
         clock = _Clock(container)
+        if sound is not None:
+            clock.sound = sound
+            sound.begin(container)
         try:
             rows = [row for packet in container.demux() if (row := _row(packet, stream, clock)) is not None]
-        except (av.error.FFmpegError, _NoTable):
+        except (*READ_ERRORS, _NoTable):
             return None
+        clock.finish()
         whole = not _ends_early(container, clock) and stream.frames in (0, len(rows))
         base, origin = stream.time_base, Fraction(container.start_time or 0, av.time_base)
     stamps = sorted(rows)
@@ -256,6 +286,8 @@ def decord_frames(path: Path, table: Sequence[Shown[int]], wanted: Sequence[int]
     for index in wanted:
         while rgb is None or position < index:
             rgb, position = reader.next(), position + 1
+            if rgb.nbytes * len(table) > DECORD_BYTES:
+                raise DecordFailed("too much to decode ahead")
         yield rgb
 
 
@@ -268,7 +300,7 @@ class _DecordReader:
         except (ImportError, OSError) as error:  # no build for this machine, or its libraries do not load
             raise DecordFailed("not installed") from error
         decord.logging.set_level(decord.logging.QUIET)
-        self._errors = (decord.DECORDError, decord.DECORDLimitReachedError, AssertionError, StopIteration)
+        self._errors = (decord.DECORDError, decord.DECORDLimitReachedError, AssertionError, RuntimeError, StopIteration)
         try:
             # fault_tol: else decord puts a neighbour in the place of a frame that it cannot decode, and says nothing
             self._reader: Any = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1, fault_tol=1e-9)
@@ -290,4 +322,6 @@ class _DecordReader:
             rgb: Rgb = self._reader.next().asnumpy()
         except self._errors as error:
             raise DecordFailed(str(error)) from error
+        if rgb.ndim != 3 or rgb.shape[2] != 3:  # seen: (16, 16, 6)
+            raise DecordFailed(f"a frame of shape {rgb.shape}")
         return rgb

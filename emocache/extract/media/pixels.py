@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,13 +79,19 @@ class Pixels:
 
     def normalized(self, pictures: Tensor, dtype: Any) -> Tensor:
         """``(picture, height, width, 3)`` uint8, on any device, to ``(picture, 3, height, width)`` in `dtype`."""
-        import torch
-
-        scale, mean, std = (
-            torch.tensor([_number(text) for text in values], dtype=torch.float32, device=pictures.device)
-            for values in ((self.scale,), self.mean, self.std)
-        )
+        scale, mean, std = _constants(self, str(pictures.device))
         return ((pictures.float() * scale - mean) / std).permute(0, 3, 1, 2).to(dtype).contiguous()
+
+
+@lru_cache(maxsize=16)
+def _constants(pixels: Pixels, device: str) -> tuple[Tensor, ...]:
+    """Scale, mean and spread; brought to a device once, since each small copy would make a GPU wait."""
+    import torch
+
+    return tuple(
+        torch.tensor([_number(text) for text in values], dtype=torch.float32, device=device)
+        for values in ((pixels.scale,), pixels.mean, pixels.std)
+    )
 
 
 def resized(picture: Rgb, height: int, width: int, resample: str) -> Rgb:

@@ -15,7 +15,7 @@ def visible_text(source: Source) -> str:
     if not text.strip():
         raise MediaError(
             f"the clip's text is empty (found {source.text!r}), expected a transcript; "
-            "fill the manifest's `text` column, or leave the clip out of text features"
+            "fill the manifest's `text` column (or those of --text-columns), or leave the clip out of text features"
         )
     try:
         text.encode()

@@ -38,6 +38,7 @@ from emocache.extract.media.pictures import (
 if TYPE_CHECKING:
     from av import VideoFrame
 
+    from emocache.extract.media.audio_readers import SoundTap
     from emocache.spec import Source
 
 POLICIES = ("decord, else av", "av")
@@ -121,22 +122,23 @@ class VideoPass:
 
     Iterating, once, gives (the sampler's number, frame); the frames of each sampler come in the order of time, and
     samplers that want the same picture get the same array. Memory and errors are as `SampledVideo` has them.
-    samplers: of one policy
+    samplers: of one policy; sound: hears the sound of a whole file on the way
     """
 
-    def __init__(self, samplers: Sequence[FrameSampler], source: Source) -> None:
+    def __init__(self, samplers: Sequence[FrameSampler], source: Source, sound: SoundTap | None = None) -> None:
         (policy,) = {sampler.policy for sampler in samplers}
         self._path = _checked_path(source)
         self._span = _Span.of(source)
         self._samplers = samplers
         self._by_decord_too = policy == POLICIES[0] and self._span == _WHOLE
         counts = any(sampler.count is not None for sampler in samplers)
-        self._table = frame_table(self._path) if self._by_decord_too or counts else None
+        self._sound = sound
+        self._table = frame_table(self._path, sound) if self._by_decord_too or counts else None
         self._frames = [0] * len(samplers)
         self._facts: dict[str, Any] = {"decoder": "av", "truncated": False}
 
     def facts(self, number: int) -> dict[str, Any]:
-        """frames (of that sampler), duration_s, width, height (of the first frame), decoder, truncated."""
+        """Frames (of that sampler), duration_s, width, height (of the first frame), decoder, truncated."""
         return {"frames": self._frames[number], **self._facts}
 
     def __iter__(self) -> Iterator[tuple[int, Frame]]:
@@ -166,7 +168,7 @@ class VideoPass:
         self._facts["duration_s"] = float(choice.length)
 
     def _by_av(self) -> Iterator[tuple[int, Fraction, VideoFrame]]:
-        pictures = Pictures(self._path, self._span.start)
+        pictures = Pictures(self._path, self._span.start, self._sound)
         choice = _Choice(pictures, self._span, self._periods(self._table or pictures))
         yield from choice
         if choice.length <= 0:

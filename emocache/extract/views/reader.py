@@ -6,18 +6,20 @@ what it keeps of a frame. Frames themselves are let go after a few, so that memo
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol, cast, runtime_checkable
 
 from emocache.extract.faces.detectors import FaceDetector
 from emocache.extract.faces.track import Face, Track, follow
+from emocache.extract.media.audio_readers import SoundTap
 from emocache.extract.media.pixels import Rgb
 from emocache.extract.media.video import Frame, FrameSampler, VideoPass
 from emocache.spec import Decoded, Shared, Source
 
-PART_FRAMES = 4
-"""Frames that are looked at together, while the next are decoded; a detector may want more."""
+PART_FRAMES = 2
+"""Frames that are handed on together, while the next are decoded; a detector may want more."""
 PART_BYTES = 100_000_000
 """A part is closed before it holds more: four frames of 4K."""
 
@@ -53,22 +55,32 @@ def decode(reader: FrameReader, source: Source, shared: Shared | None = None) ->
 
     raises: MediaError or NoStream as `VideoPass`; WeightsError if a detector cannot be had
     """
-    readers = {reader: None}
-    if shared is not None:
-        mine = shared.jobs_of(source)
-        readers |= {cast(FrameReader, other): None for other in mine if isinstance(other, FrameReader)}
-    alike = [other for other in readers if other.sampler.policy == reader.sampler.policy]
+    shared = shared or Shared()
+    mine = [cast(FrameReader, who) for who, what in shared.jobs if what == source and isinstance(who, FrameReader)]
+    alike = [other for other in dict.fromkeys([reader, *mine]) if other.sampler.policy == reader.sampler.policy]
     key: Hashable = ("video", source, reader.sampler.policy)
-    found = (shared or Shared()).once(key, lambda: read_clip(alike, source))
+    found = shared.once(key, lambda: read_clip(alike, source, _tap(source, shared)))
     return found[reader]
 
 
-def read_clip(readers: Sequence[FrameReader], source: Source) -> dict[FrameReader, Decoded]:
-    """One pass for several readers, whose samplers have one policy."""
+def _tap(source: Source, shared: Shared) -> SoundTap | None:
+    """Hears the sound of a whole file on the way, where somebody will ask for it."""
+    path = source.path
+    whole = source.start_us is None and source.end_us is None
+    wanted = any(what.modality == "audio" and what.path == path for _, what in shared.jobs)
+    if path is None or not (whole and wanted):
+        return None
+    return shared.once(("sound", path), lambda: SoundTap(path))
+
+
+def read_clip(
+    readers: Sequence[FrameReader], source: Source, sound: SoundTap | None = None
+) -> dict[FrameReader, Decoded]:
+    """One pass for several readers, whose samplers have one policy. sound: hears the sound on the way."""
     samplers = list(dict.fromkeys(reader.sampler for reader in readers))
-    video = VideoPass(samplers, source)
-    with ThreadPoolExecutor(1, thread_name_prefix="look") as beside:
-        desks = [_Desk([reader for reader in readers if reader.sampler == sampler], beside) for sampler in samplers]
+    video = VideoPass(samplers, source, sound)
+    with ThreadPoolExecutor(1, "find") as finder, ThreadPoolExecutor(1, "look") as looker:
+        desks = [_Desk([one for one in readers if one.sampler == sampler], finder, looker) for sampler in samplers]
         for number, frame in video:
             desks[number].take(frame)
         for desk in desks:
@@ -80,15 +92,16 @@ def read_clip(readers: Sequence[FrameReader], source: Source) -> dict[FrameReade
 
 
 class _Desk:
-    """The readers of one sampler, and what they keep. A thread looks at frames while the caller decodes the next.
+    """The readers of one sampler, and what they keep.
 
-    beside: one thread
+    finder, looker: one thread each: while the caller decodes, one finds the faces of the frames before, and the other
+        shows readers those before them
     """
 
-    def __init__(self, readers: Sequence[FrameReader], beside: ThreadPoolExecutor) -> None:
+    def __init__(self, readers: Sequence[FrameReader], finder: ThreadPoolExecutor, looker: ThreadPoolExecutor) -> None:
         self.readers = readers
-        self._beside = beside
-        self._working: Future[None] | None = None
+        self._finder, self._looker = finder, looker
+        self._working: deque[Future[None]] = deque()
         self._part: list[Frame] = []
         self._times_s: list[float] = []
         self._kept: dict[FrameReader, list[list[Any]]] = {reader: [] for reader in readers}
@@ -102,24 +115,29 @@ class _Desk:
             self._send()
 
     def _send(self) -> None:
-        """Have the part at hand looked at; there is never more than one on the way."""
-        if self._working is not None:
-            self._working.result()
-        self._working = self._beside.submit(self._look, self._part)
+        """Have the part at hand looked at; no more than two are on the way."""
+        frames = [frame.rgb for frame in self._part]
+        self._times_s += [frame.time_s for frame in self._part]
         self._part = []
+        while len(self._working) > 1:
+            self._working.popleft().result()
+        found = self._finder.submit(self._find, frames)
+        self._working.append(self._looker.submit(self._look, frames, found))
 
     def finish(self) -> None:
         """Wait until all frames have been looked at."""
         self._send()
-        if self._working is not None:
-            self._working.result()
+        while self._working:
+            self._working.popleft().result()
 
-    def _look(self, part: Sequence[Frame]) -> None:
-        """Detect the faces of some frames, once for each detector, and show them to the readers."""
-        frames = [frame.rgb for frame in part]
-        self._times_s += [frame.time_s for frame in part]
+    def _find(self, frames: Sequence[Rgb]) -> Mapping[FaceDetector | None, list[list[Face]]]:
+        """The faces of some frames, found once for each detector."""
         found: dict[FaceDetector | None, list[list[Face]]] = {None: [[] for _ in frames]}
-        found |= {detector: detector.detect(frames) for detector in self._faces if detector is not None}
+        return found | {detector: detector.detect(frames) for detector in self._faces if detector is not None}
+
+    def _look(self, frames: Sequence[Rgb], finding: Future[Mapping[FaceDetector | None, list[list[Face]]]]) -> None:
+        """Show some frames and their faces to the readers."""
+        found = finding.result()
         for detector, faces in self._faces.items():
             faces += found[detector]
         for reader, kept in self._kept.items():
