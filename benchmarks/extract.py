@@ -1,6 +1,6 @@
 """How much of the network's own speed is left from file to store, and how much faster that is than the customary loop.
 
-    python benchmarks/extract.py [--clips 64] [--repeats 5] [--weights DIR] [--shrink]
+    python benchmarks/extract.py [--clips 64] [--repeats 3] [--weights DIR] [--shrink]
 
 (a) the limit: the bare truncated network on padded batches that lie in memory, nothing fetched from it
 (b) emocache: `extract_features` from files to committed cells, without the time to load the network
@@ -56,7 +56,9 @@ BARS = {
 }
 """b against a; b against c in the same dtype, and in bfloat16 against c in float32."""
 THREE_BAR = 1.03
-Rep = Callable[[], float]
+Rep = Callable[[bool], float]
+"""Does all clips once, or with True only one or two to warm up; returns the seconds."""
+WARM = 2
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Case:
     device: str
     weights: Path
     manifest: Path
+    warm: Path
     scratch: Path
 
 
@@ -86,11 +89,11 @@ def limit(case: Case) -> Rep:
     cut = batches(ready, encoder, lambda: encoder.batch_size, padding_limit(case.device))
     inputs = [_padded([item.decoded.payload for item in batch], case) for batch in cut]
 
-    def once() -> float:
+    def once(warm: bool) -> float:
         _finish(case)
         started = time.perf_counter()
         with torch.inference_mode(), exact_convolutions():  # the same arithmetic: float32 as such on a GPU too
-            for waves, mask in inputs:
+            for waves, mask in inputs[: 1 if warm else None]:
                 encoder.network(waves, attention_mask=mask)
         _finish(case)
         return time.perf_counter() - started
@@ -113,13 +116,13 @@ def ours(case: Case, poolings: Sequence[str] = THREE[:1]) -> Rep:
     """(b), (b3): from the manifest to committed cells, into a new store each time."""
     logging.disable(logging.INFO)
 
-    def once() -> float:
+    def once(warm: bool) -> float:
         store = case.scratch / f"{os.getpid()}.zarr"
         done = emocache.extract_features(
             case.model,
             layers=case.layers,
             pool=poolings,
-            clips=case.manifest,
+            clips=case.warm if warm else case.manifest,
             store=store,
             device=case.device,
             dtype=case.dtype,
@@ -144,9 +147,9 @@ def customary(case: Case) -> Rep:
     folder = case.scratch / f"npy-{os.getpid()}"
     folder.mkdir()
 
-    def once() -> float:
+    def once(warm: bool) -> float:
         started = time.perf_counter()
-        for clip in clips:
+        for clip in clips[: 1 if warm else None]:
             wave, rate = soundfile.read(str(clip.audio), dtype="float32")
             inputs = processor(wave, sampling_rate=rate, return_tensors="pt").input_values
             with torch.inference_mode():
@@ -175,10 +178,10 @@ def _serve(way: str, case: Case, threads: int, channel: Connection) -> None:
     """One way in a process of its own: once to warm up, then once for each word that comes."""
     torch.set_num_threads(threads)
     once = WAYS[way](case)
-    once()
+    once(True)
     channel.send("ready")
     while channel.recv():
-        channel.send(once())
+        channel.send(once(False))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     on_device = torch.cuda.max_memory_allocated() if case.device.startswith("cuda") else 0
     channel.send((peak, on_device))
@@ -271,7 +274,7 @@ def main() -> None:
     """Measure, print one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--weights", type=Path, help="a folder for the random weights, kept; else a temporary one")
     parser.add_argument("--model", choices=sorted(MODELS), help="only this one")
     parser.add_argument("--device", default="auto")
@@ -286,13 +289,15 @@ def main() -> None:
         scratch = Path(name)
         total = 2000 if device.startswith("cuda") else arguments.clips
         manifest = write_manifest(scratch, arguments.clips, total)
+        warm = scratch / "warm.csv"
+        warm.write_text("\n".join(manifest.read_text().splitlines()[: 1 + WARM]))
         print("way  model  dtype  seconds (smallest to largest)  clips/s  peak memory")
         for model in [arguments.model] if arguments.model else MODELS:
             weights = (arguments.weights or scratch) / f"{model}{'-shrunk' if arguments.shrink else ''}"
             if not (weights / "config.json").is_file():
                 make(model, weights, shrink=arguments.shrink)
             layers = (SHRUNK if arguments.shrink else MODELS)[model]
-            case = Case(model, layers, "float32", device, weights, manifest, scratch)
+            case = Case(model, layers, "float32", device, weights, manifest, warm, scratch)
             found: dict[tuple[str, str], Measured] = {}
             for dtype in ("float32", "bfloat16") if fast else ("float32",):
                 ways = ["a", "b", "b3", "c"] if dtype == "float32" else ["a", "b", "b3"]

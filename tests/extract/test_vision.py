@@ -227,6 +227,20 @@ def test_a_clip_s_numbers_do_not_depend_on_its_batch(
         assert difference(together[row, :, :length], alone[0]) < bar
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize("family", ["clip", "vjepa2"])
+def test_a_gpu_gives_the_numbers_of_the_processor(folders: dict[str, Path], family: str) -> None:
+    here = loaded(folders[family], LAYERS)
+    there = VisionEncoder("small", None, folders[family])
+    there.load("cuda", "float32", LAYERS)
+    clips = [payload(here, count) for count in (70, 3)]
+    expected, lengths = compute(here, clips, LAYERS)
+    found, same = compute(there, clips, LAYERS)
+    assert same == lengths
+    assert found.device.type == "cuda"
+    assert difference(found.cpu(), expected) < 1e-3  # TF32, where it is on
+
+
 # --- windows ---------------------------------------------------------------------------------------------------------
 
 
