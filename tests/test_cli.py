@@ -115,7 +115,7 @@ def test_a_clip_that_fails_ends_with_exit_code_3_and_is_named(folder: Path, tmp_
         (["extract", "--encoder", "prosody", "--clips", "missing.csv"], 1, "no such manifest"),
         (["extract", "--encoder", "prosody", "--store", "."], 1, "not an emocache store, and not empty"),
         (["extract", "--encoder", "hubert-large", "--weights", "."], 1, "no config.json; expected a folder as"),
-        (["fit", "--head", "amhf"], 2, "known: linear, mlp"),
+        (["fit", "--head", "svn-ensemble"], 2, "did you mean svm-ensemble"),
         (["fit", "--store", "nothing.zarr"], 1, "no store is here; emocache extract makes one"),
         (["fit", "--features", "prosodi"], 2, "did you mean prosody"),
         (["fit", "--folds", "some"], 2, "some"),
