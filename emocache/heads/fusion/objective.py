@@ -122,10 +122,9 @@ def corners(low: FloatArray, high: FloatArray, first: IntArray) -> Corners:
         behind = start[each, now][:, None] - start
         with np.errstate(divide="ignore", invalid="ignore"):
             reach = np.where(steeper > 0, behind / steeper, np.inf)
-        nearest = reach.min(axis=1)
+        then = reach.argmin(axis=1)  # of several that are reached together the steeper ones follow at once
+        nearest = reach[each, then]
         going = nearest < 1
-        # of several that are reached together the steepest goes on
-        then = np.where(reach <= nearest[:, None], steeper, -np.inf).argmax(axis=1)
         found.append((line[going], np.maximum(nearest[going], 0), clip[going], now[going], then[going]))
         line, clip, start, slope, now = line[going], clip[going], start[going], slope[going], then[going]
     if not found:

@@ -24,10 +24,11 @@ IntArray = NDArray[np.int64]
 LATTICE_RUNS = 4
 """Up to so many runs the candidates are a lattice of the simplex; with more, random weights."""
 CANDIDATES = 400
-EFFORT = 250_000
+EFFORT = 120_000
 """Walkers x clips x classes: small problems get many walkers, large ones `FEWEST`."""
-FEWEST, MOST = 4, 300
-ROUNDS = 12
+FEWEST, MOST = 3, 300
+ROUNDS = 8
+"""At most so many times does every walker try all directions."""
 PATIENCE = 2
 """Rounds without a better score after which a search of several walkers ends; the last one gets one."""
 _BLOCK = 4_000_000
