@@ -24,7 +24,7 @@ IntArray = NDArray[np.int64]
 LATTICE_RUNS = 4
 """Up to so many runs the candidates are a lattice of the simplex; with more, random weights."""
 CANDIDATES = 400
-EFFORT = 120_000
+EFFORT = 60_000
 """Walkers x clips x classes: small problems get many walkers, large ones `FEWEST`."""
 FEWEST, MOST = 3, 300
 ROUNDS = 8
