@@ -45,6 +45,8 @@ class Bright:
 
     def fetch(self) -> None: ...
 
+    def prepare(self) -> None: ...
+
     def detect(self, frames: Sequence[NDArray[np.uint8]]) -> list[list[Face]]:
         return [list(self._faces(frame)) for frame in frames]
 

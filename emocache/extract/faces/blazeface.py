@@ -41,6 +41,10 @@ class MediaPipe:
         """Find the model file, or download it."""
         model_file()
 
+    def prepare(self) -> None:
+        """Importing MediaPipe takes a second."""
+        _network(str(model_file()), self.confidence_percent, os.getpid())
+
     def detect(self, frames: Sequence[Rgb]) -> list[list[Face]]:
         """Frame by frame, each for itself."""
         import mediapipe
