@@ -68,7 +68,10 @@ def _face(detection: Any, height: int, width: int) -> Face:
 
 @lru_cache(maxsize=4)
 def _network(model: str, confidence_percent: int, process: int) -> Any:  # noqa: ARG001 - made anew in a forked process
-    """The network, made once in a process (4 ms), and not closed: at the interpreter's end its threads are gone."""
+    """The network, made once in a process: 4 ms.
+
+    It is never closed, as its finaliser would do at the interpreter's end, when the thread that should do it is gone.
+    """
     with _quiet():
         import mediapipe
         from mediapipe.tasks.python import BaseOptions, vision
@@ -85,6 +88,10 @@ def _network(model: str, confidence_percent: int, process: int) -> Any:  # noqa:
             mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=blank)
         )  # what it says, it says now
     return network
+
+
+def _nothing() -> None:
+    """In the place of `close`."""
 
 
 @contextmanager
