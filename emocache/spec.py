@@ -278,7 +278,8 @@ Decoder = Callable[[Source], Decoded]
 
 Several encoders asked for together share one call if their decoders are equal and hashable. A decoder that also has a
 method ``decode_shared(source, shared: Shared) -> Decoded`` is called through it, and may share parts of its work with
-the other decoders of the same clip.
+the other decoders of the same clip. One that has a method ``prepare()`` is told when the process starts, while networks
+are still being loaded: it may import and build what takes long.
 """
 COMPUTE_DTYPES = ("float32", "bfloat16", "float16")
 

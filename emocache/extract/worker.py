@@ -7,7 +7,9 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
+from emocache.errors import EmocacheError
 from emocache.extract.channel import Channel
 from emocache.extract.workers import Outcome, payload_bytes
 from emocache.spec import Decoder, Shared, Source
@@ -34,6 +36,9 @@ def _receive_decoders(channel: Channel) -> Sequence[Decoder] | None:
     except (ImportError, AttributeError) as error:
         channel.send(f"{type(error).__name__}: {error}")
         return None
+    for prepare in filter(None, (getattr(decoder, "prepare", None) for decoder in decoders)):
+        with suppress(EmocacheError):  # told again, with the clip's name, where it is needed
+            prepare()
     channel.send("")
     return decoders
 

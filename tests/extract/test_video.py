@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from emocache.errors import BadOption, MediaError, NoStream
-from emocache.extract.media import pictures
+from emocache.extract.media import decord_frames, pictures
 from emocache.extract.media.pictures import frame_table
 from emocache.extract.media.video import Frame, FrameSampler
 from emocache.spec import Source
@@ -154,19 +154,19 @@ def test_where_decord_is_not_installed_av_serves(steady: Path, monkeypatch: pyte
 
 def test_decord_is_left_where_it_could_fill_the_memory(steady: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It decodes ahead without a limit."""
-    monkeypatch.setattr(pictures, "DECORD_BYTES", 50 * 64 * 96 * 3 - 1)
+    monkeypatch.setattr(decord_frames, "DECORD_BYTES", 50 * 64 * 96 * 3 - 1)
     frames, facts = read(steady, "decord, else av")
     assert (len(frames), facts["decoder"]) == (8, "av")
 
 
 def test_where_decord_gives_up_half_way_av_goes_on(steady: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("decord", reason="decord has no build for this machine")
-    reader = pictures._DecordReader
+    reader = decord_frames._DecordReader
     left = iter(range(20))
 
-    def failing(self: pictures._DecordReader) -> object:
+    def failing(self: decord_frames._DecordReader) -> object:
         if next(left, None) is None:
-            raise pictures.DecordFailed
+            raise decord_frames.DecordFailed
         return reading(self)
 
     reading = reader.next
@@ -180,11 +180,11 @@ def test_decord_is_left_where_its_times_disagree(steady: Path) -> None:
     pytest.importorskip("decord", reason="decord has no build for this machine")
     table = frame_table(steady)
     assert table is not None
-    with pytest.raises(pictures.DecordFailed, match="49"):
-        next(pictures.decord_frames(steady, table[1:], [0]))
+    with pytest.raises(decord_frames.DecordFailed, match="49"):
+        next(decord_frames.decord_frames(steady, table[1:], [0]))
     skewed = [pictures.Shown(row.time * 2, row.end * 2, row.picture) for row in table]
-    with pytest.raises(pictures.DecordFailed, match="time stamps"):
-        next(pictures.decord_frames(steady, skewed, [0]))
+    with pytest.raises(decord_frames.DecordFailed, match="time stamps"):
+        next(decord_frames.decord_frames(steady, skewed, [0]))
 
 
 @pytest.mark.parametrize(("name", "options"), [("cut.mp4", {"movflags": "faststart"}), ("cut.mkv", {})])

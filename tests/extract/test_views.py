@@ -18,7 +18,7 @@ from emocache.extract.encoders.face_boxes import COLUMNS, BoxReader, FaceBoxes
 from emocache.extract.encoders.face_hog import FaceCrops
 from emocache.extract.faces.mtcnn import Mtcnn
 from emocache.extract.faces.track import Face
-from emocache.extract.media import pictures
+from emocache.extract.media import decord_frames
 from emocache.extract.media.audio import AudioDecoder
 from emocache.extract.media.pixels import Pixels
 from emocache.extract.media.video import FrameSampler
@@ -44,6 +44,8 @@ class Bright:
         return {"name": self.name}
 
     def fetch(self) -> None: ...
+
+    def prepare(self) -> None: ...
 
     def detect(self, frames: Sequence[NDArray[np.uint8]]) -> list[list[Face]]:
         return [list(self._faces(frame)) for frame in frames]
@@ -95,13 +97,13 @@ def opens(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return real(*arguments, **options)
 
     monkeypatch.setattr(av, "open", counted)
-    decord = pictures._DecordReader.__init__
+    decord = decord_frames._DecordReader.__init__
 
     def counted_decord(self: Any, path: Path) -> None:
         found.append("decord")
         decord(self, path)
 
-    monkeypatch.setattr(pictures._DecordReader, "__init__", counted_decord)
+    monkeypatch.setattr(decord_frames._DecordReader, "__init__", counted_decord)
     return found
 
 

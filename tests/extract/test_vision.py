@@ -289,6 +289,21 @@ def test_frames_are_sampled_as_the_options_say(folders: dict[str, Path]) -> None
     assert sampler("clip", view="grid", grid=4) == FrameSampler(count=16)
 
 
+def test_what_a_config_leaves_out_is_what_transformers_takes(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Early files on the hub leave out what is the library's default: two frames to a step, four registers."""
+    for family, entry in {"videomae": "tubelet_size", "dinov2_with_registers": "num_register_tokens"}.items():
+        folder = tmp_path / family
+        folder.mkdir()
+        for path in folders[family].iterdir():
+            (folder / path.name).symlink_to(path)
+        config = json.loads((folder / "config.json").read_text())
+        del config[entry]
+        (folder / "config.json").unlink()
+        (folder / "config.json").write_text(json.dumps(config))
+    assert VisionEncoder("small", None, tmp_path / "videomae").tubelet == 2
+    assert VisionEncoder("small", None, tmp_path / "dinov2_with_registers")._before == 5
+
+
 def test_views_bear_their_name_and_change_the_recipe(folders: dict[str, Path]) -> None:
     def named(**options: Any) -> str:
         encoder = VisionEncoder("small", None, folders["clip"], **options)

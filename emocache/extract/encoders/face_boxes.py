@@ -103,6 +103,10 @@ class BoxReader:
     sampler: FrameSampler
     detector: FaceDetector
 
+    def prepare(self) -> None:
+        """Bring the detector into this process."""
+        self.detector.prepare()
+
     def __call__(self, source: Source) -> Decoded:
         """Raises MediaError or NoStream as `VideoPass`."""
         return decode(self, source)

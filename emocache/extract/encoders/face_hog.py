@@ -144,6 +144,10 @@ class FaceCrops:
             "crop": {"size": SIZE, "widen_percent": WIDEN_PERCENT, "level": "eyes", "no_face": "centred square"},
         }
 
+    def prepare(self) -> None:
+        """Bring the detector into this process."""
+        self.detector.prepare()
+
     def __call__(self, source: Source) -> Decoded:
         """Raises MediaError or NoStream as `FrameSampler.read`."""
         return decode(self, source)

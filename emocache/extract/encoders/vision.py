@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from emocache.errors import BadOption, WeightsError
 from emocache.extract.encoders.transformer import ModelFolder, load_network, recorded
-from emocache.extract.encoders.vision_families import FAMILIES, WINDOW, tokens_before, true_pixels
+from emocache.extract.encoders.vision_families import (
+    FAMILIES,
+    SIZES,
+    WINDOW,
+    VisionFamily,
+    tokens_before,
+    true_pixels,
+)
 from emocache.extract.encoders.vision_windows import WindowedEncoder
 from emocache.extract.media.pixels import pixels_of, read_settings
 from emocache.extract.media.video import FrameSampler
@@ -57,7 +64,7 @@ class VisionEncoder(WindowedEncoder):
         self.model = ModelFolder.find(name, hub_id, weights, FAMILIES)
         kind = str(self.model.config["model_type"])
         self.family = FAMILIES[kind]
-        self._config = _configuration(self.model, self.family.inner)
+        self._config = _configuration(self.model, self.family)
         self._is_video = self.family.kind == "video"
         self.window = int(WINDOW.get(kind) or self._config["num_frames"]) if self._is_video else 1
         self.tubelet = int(self._config.get("tubelet_size") or 1) if self._is_video else 1
@@ -99,8 +106,12 @@ class VisionEncoder(WindowedEncoder):
 
     def _width(self) -> int:
         if self._embed and self.family.embed == "image_embeds":
-            return int(self.model.config.get("projection_dim") or self._config["projection_dim"])
+            return self._projection()
         return int(self._config["hidden_size"])
+
+    def _projection(self) -> int:
+        """How long CLIP's projected embedding is; the whole model's word goes before the part's."""
+        return int(self.model.config.get("projection_dim") or self._config.get("projection_dim") or 512)
 
     def recipe(self) -> Mapping[str, Any]:
         """Weights and configuration by digest; frames, view, detector and processor; what stands for a frame."""
@@ -116,9 +127,7 @@ class VisionEncoder(WindowedEncoder):
         if not self._embed:
             settings[f"{inner}num_hidden_layers"] = max(1, *layers)
         if family.embed == "image_embeds":
-            settings[f"{inner}projection_dim"] = int(
-                self.model.config.get("projection_dim") or self._config["projection_dim"]
-            )
+            settings[f"{inner}projection_dim"] = self._projection()
         spare = (
             family.spare - {family.end} - ({"norm", "layernorm", "post_layernorm", "head"} if self._embed else set())
         )
@@ -163,15 +172,17 @@ def _pair(edges: Any) -> tuple[int, int]:
     return int(rows), int(columns)
 
 
-def _configuration(model: ModelFolder, inner: str) -> Mapping[str, Any]:
-    """What config.json says of the vision network; what it leaves out, transformers knows."""
-    said = model.config.get(inner, {}) if inner else model.config
+def _configuration(model: ModelFolder, family: VisionFamily) -> Mapping[str, Any]:
+    """What config.json says of the vision network; what it leaves out is asked of transformers."""
+    said = model.config.get(family.inner, {}) if family.inner else model.config
     if not isinstance(said, Mapping):
         raise WeightsError(
-            f"{model.path}: config.json says {inner}: {said!r}, expected a map; download the model again"
+            f"{model.path}: config.json says {family.inner}: {said!r}, expected a map; download the model again"
         )
+    if all(said.get(entry) is not None for entry in (*SIZES, *family.entries)):
+        return said
     from transformers import AutoConfig
 
     known = AutoConfig.from_pretrained(model.path)
-    known = getattr(known, inner) if inner else known
+    known = getattr(known, family.inner) if family.inner else known
     return {**known.to_dict(), **said}

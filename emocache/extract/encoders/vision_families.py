@@ -26,6 +26,7 @@ class VisionFamily:
     embed: the field of the model's output that holds one vector a picture, trained to be compared ("": none)
     class_token: whether a token that stands for the picture comes first; summary: what stands for a picture by default
     time_last: whether the tokens of a window lie in (row, column, time) order
+    entries: what config.json must say beside the sizes, or transformers is asked
     pixels: what the processor does unless its file says otherwise; square: see `pixels_of`
     """
 
@@ -41,6 +42,7 @@ class VisionFamily:
     class_token: bool = True
     summary: str = "cls"
     time_last: bool = False
+    entries: tuple[str, ...] = ()
     square: bool = False
     spare: frozenset[str] = field(
         default=frozenset({"mask_token", "layernorm", "norm", "post_layernorm", "pooler", "head"})
@@ -74,9 +76,14 @@ FAMILIES: dict[str, VisionFamily] = {
     "siglip": _SIGLIP,
     "siglip_vision_model": replace(_SIGLIP, inner=""),
     "dinov2": _DINOV2,
-    "dinov2_with_registers": _DINOV2,
+    "dinov2_with_registers": replace(_DINOV2, entries=("num_register_tokens",)),
     "dinov3_vit": VisionFamily(
-        "image", "model.layer", Pixels((224, 224), None, "bilinear", *IMAGENET), end="norm", embed="pooler_output"
+        "image",
+        "model.layer",
+        Pixels((224, 224), None, "bilinear", *IMAGENET),
+        end="norm",
+        embed="pooler_output",
+        entries=("num_register_tokens",),
     ),
     "vit": VisionFamily("image", "layers", Pixels((224, 224), None, "bilinear", *HALVES), square=True),
     "data2vec-vision": VisionFamily(
@@ -98,12 +105,25 @@ FAMILIES: dict[str, VisionFamily] = {
         part="encoder",
         end="layernorm",
         class_token=False,
+        entries=("tubelet_size",),
     ),
-    "videomae": VisionFamily("video", "encoder.layer", Pixels((224, 224), 224, "bilinear", *HALVES), class_token=False),
+    "videomae": VisionFamily(
+        "video",
+        "encoder.layer",
+        Pixels((224, 224), 224, "bilinear", *HALVES),
+        class_token=False,
+        entries=("num_frames", "tubelet_size"),
+    ),
     "timesformer": VisionFamily(
-        "video", "encoder.layer", Pixels((224, 224), 224, "bilinear", *IMAGENET), time_last=True
+        "video",
+        "encoder.layer",
+        Pixels((224, 224), 224, "bilinear", *IMAGENET),
+        time_last=True,
+        entries=("num_frames",),
     ),
 }
+SIZES = ("hidden_size", "num_hidden_layers", "patch_size")
+"""What config.json must say of every family."""
 WINDOW = {"vjepa2": 16}
 """Frames that the network sees together, where that is not what config.json says (``num_frames``)."""
 

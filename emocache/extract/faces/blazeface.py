@@ -41,6 +41,10 @@ class MediaPipe:
         """Find the model file, or download it."""
         model_file()
 
+    def prepare(self) -> None:
+        """Importing MediaPipe takes a second."""
+        _network(str(model_file()), self.confidence_percent, os.getpid())
+
     def detect(self, frames: Sequence[Rgb]) -> list[list[Face]]:
         """Frame by frame, each for itself."""
         import mediapipe
@@ -64,7 +68,10 @@ def _face(detection: Any, height: int, width: int) -> Face:
 
 @lru_cache(maxsize=4)
 def _network(model: str, confidence_percent: int, process: int) -> Any:  # noqa: ARG001 - made anew in a forked process
-    """The network, made once in a process (4 ms), and not closed: at the interpreter's end its threads are gone."""
+    """The network, made once in a process: 4 ms.
+
+    It is never closed, as its finaliser would do at the interpreter's end, when the thread that should do it is gone.
+    """
     with _quiet():
         import mediapipe
         from mediapipe.tasks.python import BaseOptions, vision
@@ -81,6 +88,10 @@ def _network(model: str, confidence_percent: int, process: int) -> Any:  # noqa:
             mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=blank)
         )  # what it says, it says now
     return network
+
+
+def _nothing() -> None:
+    """In the place of `close`."""
 
 
 @contextmanager

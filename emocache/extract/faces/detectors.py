@@ -35,6 +35,10 @@ class FaceDetector(Protocol):
         """Bring the model to this machine, before workers need it. Raises WeightsError if that is impossible."""
         ...
 
+    def prepare(self) -> None:
+        """Make the network now, in the process that will use it. Raises WeightsError."""
+        ...
+
     def detect(self, frames: Sequence[Rgb]) -> list[list[Face]]:
         """The faces of each ``(height, width, 3)`` uint8 frame, in no particular order; a list may be empty."""
         ...

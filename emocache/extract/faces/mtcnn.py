@@ -61,6 +61,10 @@ class Mtcnn:
         """Nothing to fetch: the weights are in the package."""
         _weights_sha256()
 
+    def prepare(self) -> None:
+        """Importing torch takes seconds; the networks depend on the frames' size."""
+        import facenet_pytorch  # noqa: F401
+
     def detect(self, frames: Sequence[Rgb]) -> list[list[Face]]:
         """In batches of frames of equal size."""
         found: list[list[Face]] = []

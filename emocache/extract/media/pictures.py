@@ -1,14 +1,12 @@
-"""The pictures of one video file with the times at which they are shown, by PyAV and by decord.
+"""The pictures of one video file with the times at which they are shown, by PyAV.
 
-Times are exact fractions of seconds from the file's start (the earliest start of its streams, as players count).
-PyAV decides which pictures there are and when. decord 0.6 tells no picture's time, and where its seeking fails it
-returns other pictures without a word: of 24 MPEG-1 files it began 23 with their thirteenth frame. So decord reads
-only containers that carry an index, only from their first frame on, and only if its table agrees with PyAV's.
+Times are exact fractions of seconds from the file's start (the earliest start of its streams, as players count). What
+PyAV says of them is what counts: `decord_frames` may only read files of which there is a table here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
@@ -32,13 +30,9 @@ if TYPE_CHECKING:
 
 SLACK_S = Fraction(1, 2)
 """How much earlier than declared a file may end before it counts as truncated: sound and picture rarely end as one."""
-_DECORD_READS = frozenset({"mov", "matroska"})
-_DECLARE_LENGTH = _DECORD_READS | {"avi"}
+_HAVE_TABLES = frozenset({"mov", "matroska"})
+_DECLARE_LENGTH = _HAVE_TABLES | {"avi"}
 """Containers with an index: seeking lands on a key frame, and the declared length was written, not guessed."""
-DECORD_BYTES = 512_000_000
-"""Longer videos are PyAV's: decord decodes ahead as far as it gets, up to all of a file, while its caller is busy."""
-_SAME_TIME_S = 2e-3
-"""decord tells times as float32: 0.2 ms off after an hour."""
 
 READ_ERRORS = (av.error.FFmpegError, IndexError)
 """What reading packets raises; the latter where a damaged file names a stream that it does not have."""
@@ -223,11 +217,7 @@ def _ends_early(container: InputContainer, clock: _Clock) -> bool:
     return Fraction(container.duration, av.time_base) - clock.latest > SLACK_S
 
 
-# --- decord ----------------------------------------------------------------------------------------------------------
-
-
-class DecordFailed(Exception):
-    """decord is not installed, cannot read the file, or reads other pictures than there are: PyAV takes over."""
+# --- the table of times ----------------------------------------------------------------------------------------------
 
 
 def frame_table(path: Path, sound: SoundTap | None = None) -> list[Shown[int]] | None:
@@ -238,7 +228,7 @@ def frame_table(path: Path, sound: SoundTap | None = None) -> list[Shown[int]] |
     """
     with closing(open_media(path)) as container:
         stream = moving_picture(container, path)
-        if not _is(container, _DECORD_READS) or len(container.streams.video) > 1:
+        if not _is(container, _HAVE_TABLES) or len(container.streams.video) > 1:
             return None
         clock = _Clock(container)
         if sound is not None:
@@ -272,56 +262,3 @@ def _row(packet: av.Packet[Any], stream: VideoStream, clock: _Clock) -> tuple[in
     if packet.pts is None or not packet.duration or packet.is_discard or packet.is_corrupt:
         raise _NoTable
     return packet.pts, packet.duration
-
-
-def decord_frames(path: Path, table: Sequence[Shown[int]], wanted: Sequence[int]) -> Iterator[Rgb]:
-    """The frames number `wanted` (rising, repeats allowed) of a whole file, upright, by decord.
-
-    table: what `frame_table` says
-    raises: DecordFailed, at any point
-    """
-    reader = _DecordReader(path)
-    reader.check(table)
-    position, rgb = -1, None
-    for index in wanted:
-        while rgb is None or position < index:
-            rgb, position = reader.next(), position + 1
-            if rgb.nbytes * len(table) > DECORD_BYTES:
-                raise DecordFailed("too much to decode ahead")
-        yield rgb
-
-
-class _DecordReader:
-    """decord's reader, whose every error is a DecordFailed."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            import decord
-        except (ImportError, OSError) as error:  # no build for this machine, or its libraries do not load
-            raise DecordFailed("not installed") from error
-        decord.logging.set_level(decord.logging.QUIET)
-        self._errors = (decord.DECORDError, decord.DECORDLimitReachedError, AssertionError, RuntimeError, StopIteration)
-        try:
-            # fault_tol: else decord puts a neighbour in the place of a frame that it cannot decode, and says nothing
-            self._reader: Any = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1, fault_tol=1e-9)
-        except self._errors as error:
-            raise DecordFailed(str(error)) from error
-
-    def check(self, table: Sequence[Shown[int]]) -> None:
-        """Compare decord's frames with ours: as many, at the same times after the first."""
-        if len(self._reader) != len(table):
-            raise DecordFailed(f"{len(self._reader)} frames, not {len(table)}")
-        theirs = np.asarray(self._reader.get_frame_timestamp(np.arange(len(table))), dtype=np.float64)[:, 0]
-        ours = np.array([float(row.time - table[0].time) for row in table])
-        if not np.abs(theirs - theirs[0] - ours).max() < _SAME_TIME_S:  # also where decord says NaN
-            raise DecordFailed("other time stamps")
-
-    def next(self) -> Rgb:
-        """The next frame; never a seek, nor `skip_frames`, which seeks where it passes a key frame."""
-        try:
-            rgb: Rgb = self._reader.next().asnumpy()
-        except self._errors as error:
-            raise DecordFailed(str(error)) from error
-        if rgb.ndim != 3 or rgb.shape[2] != 3:  # seen: (16, 16, 6)
-            raise DecordFailed(f"a frame of shape {rgb.shape}")
-        return rgb

@@ -5,7 +5,7 @@ midpoints of equal periods make the number of samples the rounded length times `
 and at 4 frames/s never fall on a picture change of a constant 25, 30 or 50 Hz, where rounding would decide. Times
 come from the container, so that a variable frame rate needs no care.
 
-decord is asked first, PyAV where decord is not installed or not to be trusted (`pictures.py`): a part of a file, a
+decord is asked first, PyAV where decord is not installed or not to be trusted (`decord_frames.py`): a part of a file, a
 container without an index, tables of frames that disagree. Both give the same pixels. The rotation that a phone
 writes beside the picture is applied; the shape of pixels and mirroring are not.
 """
@@ -24,13 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emocache.errors import BadOption, MediaError
+from emocache.extract.media.decord_frames import DecordFailed, decord_frames
 from emocache.extract.media.pictures import (
     SLACK_S,
-    DecordFailed,
     Pictures,
     Shown,
     T,
-    decord_frames,
     frame_table,
     upright,
 )

@@ -61,6 +61,11 @@ class PictureReader:
             found["crop"] = {"widen_percent": WIDEN_PERCENT, "no_face": "centred square", "size": size or "as it is"}
         return {**found, "grid": self.edge} if self.edge > 1 else found
 
+    def prepare(self) -> None:
+        """Bring the detector into this process."""
+        if self.detector is not None:
+            self.detector.prepare()
+
     def __call__(self, source: Source) -> Decoded:
         """Raises MediaError or NoStream as `VideoPass`."""
         return decode(self, source)
