@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from numcodecs.checksum32 import CRC32C
 
-from emocache.errors import StoreError
+from emocache.errors import DamagedStore, StoreError
 from emocache.spec import Recipe
+from emocache.store.listing import open_segment
 
 from .forge import (
     WATCH,
@@ -357,6 +358,14 @@ def test_what_lies_in_a_manifest_is_checked(slim: Path, tmp_path: Path, lie: str
     store = Path(shutil.copytree(slim, tmp_path / "s.zarr"))
     forge(segments(store)[0], INLINE_LIES[lie])
     refused(store)
+
+
+@pytest.mark.parametrize("lie", ["values in the manifest", "more than may lie there"])
+def test_what_may_not_lie_in_a_manifest_is_named(slim: Path, tmp_path: Path, lie: str) -> None:
+    store = Path(shutil.copytree(slim, tmp_path / "s.zarr"))
+    forge(segments(store)[0], INLINE_LIES[lie])
+    with pytest.raises(DamagedStore, match="may not lie in the manifest"):
+        open_segment(segments(store)[0])
 
 
 def test_an_honest_slim_store_passes_what_the_hostile_ones_must_not(slim: Path) -> None:
