@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from numcodecs.checksum32 import CRC32C
 
-from emocache.errors import StoreError
+from emocache.errors import DamagedStore, StoreError
 from emocache.spec import Recipe
+from emocache.store.listing import open_segment
 
 from .forge import (
     WATCH,
@@ -336,6 +337,7 @@ INLINE_LIES: dict[str, Callable[[Map], object]] = {
     "data that is long": lambda facts: _in_keys(data=facts["arrays"]["keys"]["data"] + "AAAA")(facts),
     "data that is no base64": lambda facts: _in_keys(data="*" * len(facts["arrays"]["keys"]["data"]))(facts),
     "data that ends early": lambda facts: _in_keys(data="AA==" * (len(facts["arrays"]["keys"]["data"]) // 4))(facts),
+    "data that is two bytes short": lambda facts: _in_keys(data=facts["arrays"]["keys"]["data"][:-4] + "AA==")(facts),
     "another shape": _in_keys(shape=[3, 31]),
     "8 TB": _in_keys(shape=[2**38, 32]),
     "a chunk too": _in_keys(chunk=[3, 32]),
@@ -356,6 +358,14 @@ def test_what_lies_in_a_manifest_is_checked(slim: Path, tmp_path: Path, lie: str
     store = Path(shutil.copytree(slim, tmp_path / "s.zarr"))
     forge(segments(store)[0], INLINE_LIES[lie])
     refused(store)
+
+
+@pytest.mark.parametrize("lie", ["values in the manifest", "more than may lie there"])
+def test_what_may_not_lie_in_a_manifest_is_named(slim: Path, tmp_path: Path, lie: str) -> None:
+    store = Path(shutil.copytree(slim, tmp_path / "s.zarr"))
+    forge(segments(store)[0], INLINE_LIES[lie])
+    with pytest.raises(DamagedStore, match="may not lie in the manifest"):
+        open_segment(segments(store)[0])
 
 
 def test_an_honest_slim_store_passes_what_the_hostile_ones_must_not(slim: Path) -> None:
@@ -479,7 +489,8 @@ def _poison_bytes(store: Path, draw: random.Random) -> None:
     name = str(file.relative_to(segment))
     if (segment / "zarr.json").is_file() and name in read_facts(segment).get("files", {}) and draw.random() < 0.5:
         crc = CRC32C.checksum(bytes(data) if file.name == "zarr.json" else bytes(data[:-4]))
-        if file.name != "zarr.json" and len(data) > 4 and "keys" not in name and "values" not in name:
+        values_or_keys = at_root or "keys" in name or "values" in name  # signed lies about these cannot be told
+        if file.name != "zarr.json" and len(data) > 4 and not values_or_keys:
             file.write_bytes(bytes(data[:-4]) + int(crc).to_bytes(4, "little"))
             forge(segment, in_files(name, [len(data), int(crc)]))
         else:
