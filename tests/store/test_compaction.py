@@ -196,6 +196,12 @@ def test_an_unknown_codec_is_answered_with_the_known_ones(store: Path) -> None:
         compact_store(store, codec="lzma")
 
 
+def test_a_new_name_sorts_behind_those_that_it_is_told_of() -> None:
+    """Also where another machine's clock is ahead."""
+    ahead = f"{2**44:012x}-{'f' * 20}"
+    assert segment_name([ahead, f"{3:012x}-{'0' * 20}"]) > ahead
+
+
 def test_copies_that_disagree_are_told(tmp_path: Path) -> None:
     path = tmp_path / "s.zarr"
     fill(path, range(3), (1, 2))

@@ -111,8 +111,9 @@ def test_a_segment_that_lost_its_document_is_a_fault(store: Path, quick: bool) -
 
 
 def test_an_interrupted_removal_leaves_what_was_never_committed(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("emocache.store.upkeep.removal._remove_folder", lambda _: None)
-    remove_segment(segments(store)[0])
+    monkeypatch.setattr("emocache.store.upkeep.removal._empty", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        remove_segment(segments(store)[0])
     monkeypatch.undo()
     findings = verify_store(store)
     assert not findings.faults

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
@@ -22,22 +23,27 @@ def remove_segment(folder: Path) -> None:
     with suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):
         (folder / COMMIT_NAME).rename(folder / WAITING_NAME)
         sync_folder(folder)
-    _remove_folder(folder)
+    _empty(folder, spare=WAITING_NAME)
+    nameless = folder.with_name(f".{COMMIT_NAME}.gone_{secrets.token_hex(10)}.tmp")  # no segment's name: nobody looks
     with suppress(FileNotFoundError):
+        folder.rename(nameless)
+        _empty(nameless)
+        nameless.rmdir()
         sync_folder(folder.parent)
 
 
-def _remove_folder(folder: Path) -> None:
+def _empty(folder: Path, spare: str = "") -> None:
+    """Delete all that is in a folder, except the file `spare`."""
     with suppress(FileNotFoundError):
         with os.scandir(folder) as entries:
             listed = [(Path(entry.path), entry.is_dir(follow_symlinks=False)) for entry in entries]
-        listed.sort(key=lambda found: found[0].name == WAITING_NAME)  # what tells that it was never committed goes last
         for path, is_folder in listed:
             if is_folder:
-                _remove_folder(path)
-            else:
+                _empty(path)
+                with suppress(FileNotFoundError):
+                    path.rmdir()
+            elif path.name != spare:
                 path.unlink(missing_ok=True)
-        folder.rmdir()
 
 
 def remove(path: Path) -> None:
