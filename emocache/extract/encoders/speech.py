@@ -17,7 +17,15 @@ import numpy as np
 from emocache.errors import BadOption
 from emocache.extract.encoders.conventions import find_convention
 from emocache.extract.encoders.transformer import ModelFolder, load_network, recorded, stacked, to_device
-from emocache.extract.encoders.waves import BATCH_SECONDS, Wave, WaveDecoder, batch_samples, check_rate, padded
+from emocache.extract.encoders.waves import (
+    BATCH_SECONDS,
+    Wave,
+    WaveDecoder,
+    batch_samples,
+    check_rate,
+    convolve_one_by_one,
+    padded,
+)
 from emocache.extract.encoders.windows import OVERLAP, Piece, cut, in_passes, read_max_seconds
 from emocache.extract.media.audio import AudioDecoder
 from emocache.spec import COMPUTE_DTYPES, RATE_HZ, Decoded, Modality
@@ -126,6 +134,8 @@ class SpeechEncoder:
             from emocache.extract.encoders.wavlm import fuse_attention
 
             fuse_attention(self.network)
+        if self.network.device.type == "cpu":
+            convolve_one_by_one(self.network.feature_extractor)
         self.batch_size = batch_samples(self.network.device)
 
     def _states(self, layers: Sequence[int]) -> Sequence[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -87,6 +88,7 @@ def _network(model: str, confidence_percent: int, process: int) -> Any:  # noqa:
         network.detect(
             mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=blank)
         )  # what it says, it says now
+    atexit.register(network.close)
     return network
 
 
