@@ -405,3 +405,12 @@ def test_rows_that_are_not_in_memory_are_asked_for_at_once_and_read_the_same(
         found = fresh.read([f"clip{number}" for number in chosen])
         np.testing.assert_array_equal(found, content[chosen])
         assert len(asked) == expected
+
+
+@pytest.mark.parametrize("other", [np.zeros((2, DIM), np.float16), np.zeros((2, DIM + 1), np.float32)])
+def test_cells_of_another_dtype_or_dim_are_refused(filled: Store, other: np.ndarray) -> None:
+    feature = filled.features["prosody"]
+    writer = FeatureWriter(feature.folder, feature.fingerprint, (1, 2))
+    writer.add(key(7), values(7, (1, 2)), {})
+    with pytest.raises(StoreError, match="all clips of a feature have one dim and dtype"):
+        writer.add(key(8), other, {})
