@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,11 +68,8 @@ def _face(detection: Any, height: int, width: int) -> Face:
 
 
 @lru_cache(maxsize=4)
-def _network(model: str, confidence_percent: int, process: int) -> Any:  # noqa: ARG001 - made anew in a forked process
-    """The network, made once in a process: 4 ms.
-
-    It is never closed, as its finaliser would do at the interpreter's end, when the thread that should do it is gone.
-    """
+def _network(model: str, confidence_percent: int, process: int) -> Any:
+    """The network, made once in a process (4 ms), anew in a forked one, and closed at its end."""
     with _quiet():
         import mediapipe
         from mediapipe.tasks.python import BaseOptions, vision
@@ -88,12 +85,21 @@ def _network(model: str, confidence_percent: int, process: int) -> Any:  # noqa:
         network.detect(
             mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=blank)
         )  # what it says, it says now
-    atexit.register(network.close)
+    _close_at_exit(network, process)
     return network
 
 
-def _nothing() -> None:
-    """In the place of `close`."""
+def _close_at_exit(network: Any, process: int) -> None:
+    """Close the network while its thread still takes orders; left to its ``__del__`` it would print a traceback.
+
+    By the hook with which `concurrent.futures` ends such threads: `atexit` comes after them.
+    """
+
+    def close() -> None:
+        if os.getpid() == process:  # a forked process has no such thread, and would wait for it forever
+            network.close()
+
+    threading._register_atexit(close)  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 @contextmanager
