@@ -97,9 +97,10 @@ def _close_at_exit(network: Any, process: int) -> None:
 
     def close() -> None:
         if os.getpid() == process:  # a forked process has no such thread, and would wait for it forever
-            network.close()
+            with _quiet():
+                network.close()
 
-    threading._register_atexit(close)  # type: ignore[attr-defined]  # noqa: SLF001
+    threading._register_atexit(close)  # type: ignore[attr-defined]  # private, and since Python 3.9
 
 
 @contextmanager
