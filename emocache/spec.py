@@ -177,6 +177,8 @@ def _layer_part(part: str, text: str, depth: int) -> range:
     first = first + depth + 1 if first < 0 else first
     last = last + depth + 1 if last < 0 else last
     if not 0 <= first <= last <= depth:
+        if depth == 0:
+            raise BadOption(f"--layers {text!r}: the encoder has the single layer 0; leave the layers out")
         raise BadOption(
             f"--layers {text!r}: layers run from 0 (before the first block) to {depth}, {depth + 1} in all; "
             f"{part!r} lies outside or runs backwards"

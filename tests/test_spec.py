@@ -32,6 +32,11 @@ def test_a_layer_outside_the_model_is_refused_with_the_number_of_layers(text: st
         parse_layers(text, 24)
 
 
+def test_a_layer_of_an_encoder_without_layers_is_refused_in_its_words() -> None:
+    with pytest.raises(BadOption, match="--layers '2-3': the encoder has the single layer 0; leave the layers out"):
+        parse_layers("2-3", 0)
+
+
 @pytest.mark.parametrize("text", ["", "a-b", "1-2-3", "16:21", "-4:-2"])
 def test_a_layer_range_that_cannot_be_read_is_answered_with_examples(text: str) -> None:
     with pytest.raises(BadOption, match=r"cannot read .*write 16-21, 7, 6,8,10, -4:"):

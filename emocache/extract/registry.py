@@ -240,7 +240,7 @@ def find_encoder(name: str) -> Card:
     config.json is downloaded if it is not on this machine.
 
     raises: UnknownName with the nearest names and all that are known; WeightsError for a model of no known family, or
-        whose config.json cannot be had
+        whose config.json cannot be had; BadOption for a folder that is not there
     """
     cards = list_encoders()
     if name in cards:
@@ -251,6 +251,8 @@ def find_encoder(name: str) -> Card:
         return known[0]
     if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
         return _card_of_hub_id(name)
+    if "/" in name:
+        raise BadOption(f"{name}: no such folder; name one that holds a config.json, or a model of the hub (org/name)")
     raise UnknownName(
         "encoder", name, cards, advice="or a model of the hub (org/name), or a folder that holds its config.json"
     )

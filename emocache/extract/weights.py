@@ -73,7 +73,9 @@ def hub_config(hub_id: str) -> Mapping[str, Any]:
     from huggingface_hub import hf_hub_download
 
     cached = cached_file(hub_id, "config.json")
-    return read_json(cached or _fetched(hub_id, hub_id, lambda: Path(hf_hub_download(hub_id, "config.json"))))
+    if cached is None:
+        cached = _fetched(hub_id, hub_id, lambda: Path(hf_hub_download(hub_id, "config.json")), "--encoder DIR")
+    return read_json(cached)
 
 
 def _download(name: str, hub_id: str, *, code: bool) -> Path:
@@ -106,17 +108,27 @@ def _download_weights(hub_id: str, folder: Path) -> None:
         return
 
 
-def _fetched(name: str, hub_id: str, fetch: Callable[[], T]) -> T:
-    """What `fetch` brings from the hub, or an error that says what to do without it."""
+def _fetched(name: str, hub_id: str, fetch: Callable[[], T], elsewhere: str = "--weights DIR") -> T:
+    """What `fetch` brings from the hub, or an error that says what to do without it.
+
+    elsewhere: how the user names a folder instead
+    """
+    from huggingface_hub.errors import RepositoryNotFoundError
+
     try:
         return fetch()
     except WeightsError:
         raise
+    except RepositoryNotFoundError as error:  # a licence that nobody accepted looks the same
+        raise WeightsError(
+            f"{name}: the hub shows no model {hub_id}; correct the id, or, if its page asks for it, accept its licence "
+            f"there and log in with `hf auth login`; a folder is named with {elsewhere}"
+        ) from error
     except Exception as error:  # which network library the hub's client uses, and raises from, changes with its version
         raise WeightsError(
             f"{name}: the weights of {hub_id} are not on this machine and could not be downloaded "
             f"({type(error).__name__}); with a connection run the same command again, or download them elsewhere "
-            "and name their folder with --weights DIR"
+            f"and name their folder with {elsewhere}"
         ) from error
 
 

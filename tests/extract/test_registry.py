@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import emocache
-from emocache.errors import EmocacheError, UnknownName, WeightsError
+from emocache.errors import BadOption, EmocacheError, UnknownName, WeightsError
 from emocache.extract import registry
 from emocache.extract.registry import FAMILIES, Card, find_encoder, list_encoders, slug
 from emocache.spec import MODALITIES, Recipe, canonical_json
@@ -115,6 +115,12 @@ class TestPretrained:
     def test_a_folder_without_a_model_says_what_it_lacks(self, tmp_path: Path) -> None:
         with pytest.raises(WeightsError, match=r"no config\.json; expected a folder as transformers' save_pretrained"):
             find_encoder(str(tmp_path))
+
+    def test_a_folder_that_is_not_there_is_no_unknown_name(self, tmp_path: Path) -> None:
+        with pytest.raises(
+            BadOption, match=r"x/hubert: no such folder; name one that holds a config\.json, or a model"
+        ):
+            find_encoder(str(tmp_path / "x/hubert"))
 
     def test_an_unknown_name_is_answered_with_the_nearest(self) -> None:
         with pytest.raises(UnknownName, match=r"did you mean hubert-large.*\n.*\n.*or a model of the hub \(org/name\)"):

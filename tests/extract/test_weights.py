@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import requests
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, LocalEntryNotFoundError
 
 from emocache.errors import WeightsError
 from emocache.extract.weights import (
@@ -176,7 +176,18 @@ class TestDownload:
         connect(monkeypatch, Hub(tmp_path, [], connected=False))
         with pytest.raises(WeightsError, match=r"x: the weights of org/x are not on this machine .*--weights DIR"):
             find_weights("x", "org/x", None)
-        with pytest.raises(WeightsError, match=r"org/x: the weights of org/x are not on this machine"):
+        with pytest.raises(WeightsError, match=r"org/x: the weights of org/x are not on this machine .*--encoder DIR"):
+            hub_config("org/x")
+
+    def test_a_model_that_the_hub_does_not_show_is_no_lost_connection(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: object) -> None:
+            raise GatedRepoError.__new__(GatedRepoError)
+
+        connect(monkeypatch, Hub(tmp_path, []))
+        monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+        with pytest.raises(WeightsError, match=r"org/x: the hub shows no model org/x; correct the id.*`hf auth login`"):
             hub_config("org/x")
 
     def test_a_model_without_a_home_needs_a_folder(self) -> None:
