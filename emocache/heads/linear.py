@@ -103,7 +103,7 @@ def _read(path: Path) -> Any:
             raise FitError(f"{path}: holds {', '.join(strange)}, which a linear head does not; it was not loaded")
         model = load(path, trusted=list(ALLOWED))
     except (OSError, BadZipFile, KeyError, ValueError, UntrustedTypesFoundException) as error:
-        raise FitError(f"{path}: cannot be read as a linear head: {error}; fit the head again") from error
+        raise FitError(f"{path}: cannot be read as a head of kind linear: {error}; fit the head again") from error
     if not isinstance(model, LogisticRegression):
         raise FitError(f"{path}: holds a {type(model).__name__}, expected a LogisticRegression; fit the head again")
     return model

@@ -107,11 +107,7 @@ def load_run(path: str | Path, *, device: str = "auto") -> Run:
     record = _read_record(folder)
     if record is None:
         raise FitError(f"{folder}: no run is here (no readable {RECORD}); emocache fit makes one")
-    if record["format"] != RUN_FORMAT:
-        raise FitError(
-            f"{folder}: a run of format {record['format']}, this emocache reads {RUN_FORMAT}; "
-            "fit it again, or update emocache"
-        )
+    check_format(folder, record)
     try:
         metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
         oof = pd.read_parquet(folder / OOF)
@@ -122,6 +118,18 @@ def load_run(path: str | Path, *, device: str = "auto") -> Run:
         raise FitError(f"{folder}: the run is damaged: {error}; fit it again") from error
     models = tuple(tuple(FoldModel.load(folder / place, name, device=device) for place in row) for row in places)
     return Run(folder, record, metrics, oof, models, train_oof)
+
+
+def check_format(folder: Path, record: Mapping[str, Any]) -> None:
+    """Refuse a run that another version of emocache wrote.
+
+    raises: FitError
+    """
+    if record.get("format") != RUN_FORMAT:
+        raise FitError(
+            f"{folder}: a run of format {record.get('format')}, this emocache reads {RUN_FORMAT}; "
+            "fit it again, or update emocache"
+        )
 
 
 def write_run(run: Run, folder: Path) -> None:
@@ -185,7 +193,8 @@ def _refuse_to_replace(out: Path, recipe: Mapping[str, Any]) -> None:
     there = _read_record(out) if out.is_dir() else None
     if there is None:
         raise FitError(f"{out}: something that is no run is already here; name another folder with --out")
-    differing = [key for key, value in json.loads(_json(recipe)).items() if there["recipe"].get(key) != value]
+    new, old = json.loads(_json(recipe)), there["recipe"]
+    differing = [key for key in dict.fromkeys([*new, *old]) if new.get(key) != old.get(key)]
     if differing:
         raise FitError(
             f"{out}: another run is already here (it differs in {', '.join(differing)}); "

@@ -183,7 +183,9 @@ class SVMEnsembleHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # s
             head.machines_ = machines
             head.predict_proba(head.rows_[:1])
         except (OSError, ValueError, KeyError, TypeError, IndexError, BadOption, SafetensorError) as error:
-            raise FitError(f"{folder}: cannot be read as an ensemble head: {error}; fit the head again") from error
+            raise FitError(
+                f"{folder}: cannot be read as a head of kind svm-ensemble: {error}; fit the head again"
+            ) from error
         return head
 
     def _check(self) -> None:
@@ -290,7 +292,7 @@ def _read_machines(path: Path) -> list[list[SVC]]:
             raise FitError(f"{path}: holds {', '.join(strange)}, which an svm-ensemble does not; it was not loaded")
         machines = load(path, trusted=list(ALLOWED))
     except (OSError, BadZipFile, KeyError, ValueError, UntrustedTypesFoundException) as error:
-        raise FitError(f"{path}: cannot be read as an ensemble head: {error}; fit the head again") from error
+        raise FitError(f"{path}: cannot be read as a head of kind svm-ensemble: {error}; fit the head again") from error
     if not isinstance(machines, list) or not all(isinstance(m, SVC) for part in machines for m in part):
         raise FitError(f"{path}: holds something else than support vector machines; fit the head again")
     return machines

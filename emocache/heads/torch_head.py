@@ -230,7 +230,7 @@ class TorchHead(Estimator):
             head.nets_.load_state_dict(load_file(folder / WEIGHTS))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             name = cls.__name__.removesuffix("Head").lower()
-            raise FitError(f"{folder}: cannot be read as an {name} head: {error}; fit the head again") from error
+            raise FitError(f"{folder}: cannot be read as a head of kind {name}: {error}; fit the head again") from error
         head.nets_.to(torch_device(device))
         return head
 

@@ -107,7 +107,7 @@ def test_it_learns_from_several_modalities_with_gaps_and_comes_back(data: Data, 
     head.save(tmp_path)
     np.testing.assert_array_equal(DynamicHead.load(tmp_path).predict_proba(x[~train]), said)
     (tmp_path / "svm-ensemble/model.skops").unlink()
-    with pytest.raises(FitError, match=r"model.skops: cannot be read as an ensemble head: .*; fit the head again"):
+    with pytest.raises(FitError, match=r"cannot be read as a head of kind svm-ensemble: .*; fit the head again"):
         DynamicHead.load(tmp_path)
 
 

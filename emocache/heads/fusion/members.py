@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from emocache.errors import BadOption, FitError, some
 from emocache.heads.folds import make_folds
-from emocache.heads.runs import OOF, RECORD, TRAIN_OOF
+from emocache.heads.runs import OOF, RECORD, TRAIN_OOF, check_format
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +72,8 @@ def read_member(path: str | Path) -> Member:
     """
     folder = Path(path)
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        record = dict(json.loads((folder / RECORD).read_text(encoding="utf-8")))
+        check_format(folder, record)
         test, oof = _table(folder / OOF, record["classes"]), None
         if (folder / TRAIN_OOF).exists():
             oof = _table(folder / TRAIN_OOF, record["classes"])

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from emocache.heads.runs import RUN_FORMAT
+
 
 def make_run(
     path: Path,
@@ -26,7 +28,7 @@ def make_run(
     table |= {f"p_{name}": probabilities[:, i] for i, name in enumerate(classes)}
     pd.DataFrame(table).to_parquet(path / "oof.parquet", index=False)
     record = {
-        "format": 1,
+        "format": RUN_FORMAT,
         "digest": path.name,
         "recipe": {"fold_rule": "5", "head": {"name": "linear", "parameters": {}}},
         "classes": list(classes),
