@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +24,7 @@ neither of the two has lost its ``zarr.json``."""
 OPEN_AT_ONCE = 200
 """How many written files wait open for their fsync; a process may often open 1,024."""
 SYNC_THREADS = 8
-SLOW_S = 2e-3
+SLOW_S = 5e-4
 """An fsync that takes longer is worth waiting for in threads; a faster one is done before a thread wakes up."""
 
 Buffer = bytes | memoryview
@@ -102,18 +103,16 @@ class Draft:
         sync_folder(self.folder)
 
     def _force(self, *more: int) -> None:
-        """Force all that is open to the disk; if the first fsync shows that it is slow to answer, the rest at once."""
+        """Force all that is open to the disk: at once if it was slow to answer last time, else one after the other."""
         waiting = [*self._open, *more]
-        started = time.perf_counter()
-        os.fsync(waiting[0])
-        if time.perf_counter() - started > SLOW_S:
-            futures = [_threads().submit(os.fsync, fd) for fd in waiting[1:]]
+        if _disk.slow:
+            futures = [_threads().submit(_disk.timed_fsync, fd) for fd in waiting]
             wait(futures)
             for done in futures:
                 done.result()
         else:
-            for fd in waiting[1:]:
-                os.fsync(fd)
+            for fd in waiting:
+                _disk.timed_fsync(fd)
         while self._open:
             os.close(self._open.pop())
 
@@ -121,6 +120,25 @@ class Draft:
         for path in reversed(self._made):
             with suppress(OSError):
                 path.rmdir() if path.is_dir() else path.unlink()
+
+
+@dataclass
+class _Disk:
+    """How fast the disk answers, as far as this process knows.
+
+    slow: whether the last fsync took longer than `SLOW_S`. Speed only: what is forced, and in which order, is the same
+    """
+
+    slow: bool = False
+
+    def timed_fsync(self, fd: int) -> None:
+        """Force a file or folder to the disk, and see how long it takes."""
+        started = time.perf_counter()
+        os.fsync(fd)
+        self.slow = time.perf_counter() - started > SLOW_S
+
+
+_disk = _Disk()
 
 
 @lru_cache(maxsize=1)
