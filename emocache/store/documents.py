@@ -188,7 +188,7 @@ def _is_deep(value: Any) -> bool:
 
 def lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """UTF-8 JSON lines, one row each."""
-    return "".join([f"{_encode_row(row)}\n" for row in rows]).encode()
+    return "".join([f"{encode_row(row)}\n" for row in rows]).encode()
 
 
 def parse_lines(data: bytes, path: Path) -> Iterator[dict[str, Any]]:
@@ -227,4 +227,5 @@ def _row_encoder() -> Callable[[Mapping[str, Any]], str]:
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-_encode_row = _row_encoder()
+encode_row = _row_encoder()
+"""One row as JSON, without the line feed."""

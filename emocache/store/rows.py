@@ -155,14 +155,14 @@ class RowReader:
         all at once.
         """
         target = out.view(_whole_row(out))[:, 0]
+        order, rows, clock = plan.order, plan.rows, time.perf_counter
         chunk, first, last = parts[0]
-        parts = [(chunk, first, first + 1), (chunk, first + 1, last), *parts[1:]] if last - first > 1 else parts
-        asked = False
+        asked, parts = False, [(chunk, first, first + 1), (chunk, first + 1, last), *parts[1:]]
         for number, (chunk, first, last) in enumerate(parts):
             found = self._map(chunk) if chunk.map is None else chunk.map
-            started = time.perf_counter()
-            target[plan.order[first:last]] = found.take(plan.rows[first:last])
-            if not asked and time.perf_counter() - started > COLD_S * (last - first):
+            started = clock()
+            target[order[first:last]] = found.take(rows[first:last])
+            if not asked and clock() - started > COLD_S * max(1, last - first):
                 self._ask_for(plan, parts[number + 1 : number + self._most_mapped])
                 asked = True
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from emocache.errors import StoreError
 from emocache.store.commit import write_segment
-from emocache.store.documents import lines
+from emocache.store.documents import encode_row
 from emocache.store.parser import KEY_BYTES
 
 FLUSH_CLIPS = 256
@@ -38,8 +38,8 @@ class FeatureWriter:
     """Time spent writing."""
     _keys: list[bytes] = field(default_factory=list)
     _values: list[NDArray[Any]] = field(default_factory=list)
-    _succeeded: list[dict[str, Any]] = field(default_factory=list)
-    _failed: list[dict[str, Any]] = field(default_factory=list)
+    _succeeded: list[str] = field(default_factory=list)
+    _failed: list[str] = field(default_factory=list)
     _bytes: int = 0
     _since: float = field(default_factory=time.monotonic)
 
@@ -51,10 +51,11 @@ class FeatureWriter:
         first = self._values[0] if self._values else None
         if first is None or len(key) != KEY_BYTES or values.shape != first.shape or values.dtype != first.dtype:
             self._check(key, values)
+        line = encode_row({"status": "ok", "facts": dict(facts)})
         self._keys.append(key)
         self._values.append(values)
         self._bytes += values.nbytes
-        self._succeeded.append({"status": "ok", "facts": dict(facts)})
+        self._succeeded.append(line)
         self.flush_if_due()
 
     def _check(self, key: bytes, values: NDArray[Any]) -> None:
@@ -73,7 +74,7 @@ class FeatureWriter:
 
     def add_failure(self, row: Mapping[str, Any]) -> None:
         """Add the ledger row of a clip that failed."""
-        self._failed.append(dict(row))
+        self._failed.append(encode_row(row))
         self.flush_if_due()
 
     def flush_if_due(self) -> None:
@@ -105,4 +106,5 @@ class FeatureWriter:
 
     def _ledger(self) -> NDArray[np.uint8]:
         """The rows of the clips in `keys`, which need not name them, and then those that failed."""
-        return np.frombuffer(lines([*self._succeeded, *self._failed]), dtype=np.uint8)
+        rows = "\n".join([*self._succeeded, *self._failed, ""])
+        return np.frombuffer(rows.encode(), dtype=np.uint8)
