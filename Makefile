@@ -23,7 +23,14 @@ bench: .venv/installed-for-tests
 	$(BIN)/python benchmarks/exactness.py
 	$(BIN)/python benchmarks/extract.py
 	$(BIN)/python benchmarks/extract_memory.py
+	$(BIN)/python benchmarks/exactness_text.py --dtypes float32
+	$(BIN)/python benchmarks/video.py
 	$(BIN)/python benchmarks/store.py
+	$(BIN)/python benchmarks/store_growth.py
+	$(BIN)/python benchmarks/fit.py
+	$(BIN)/python benchmarks/reliability.py
+	$(BIN)/python benchmarks/fusion.py
+	$(BIN)/python benchmarks/svm_ensemble.py
 
 # The newest versions that pyproject.toml admits, as one resolution finds them; run make test before committing them.
 lock: .venv/installed-for-tests
