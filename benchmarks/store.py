@@ -289,10 +289,10 @@ def cold_rows(folder: Path, clips: int, bars: Bars) -> None:
 def cold_layer(folder: Path, clips: int, bars: Bars) -> None:
     """One layer of six, nothing of it in the page cache."""
     values = features(clips, seed=2)
+    values.tofile(folder / "layer")  # first: what was written last may still be in the cache of a virtual disk's host
     fill(folder / "six.zarr", values, layers=range(6))
     emocache.compact_store(folder / "six.zarr")
     emocache.collect_garbage(folder / "six.zarr", older_than="0s")
-    values.tofile(folder / "layer")
     segments = opened(folder / "six.zarr").folder / "segments"
     ours, theirs = in_turn(
         lambda: opened(folder / "six.zarr").read(layers=[3]),

@@ -100,7 +100,7 @@ def test_a_clip_that_fails_ends_with_exit_code_3_and_is_named(folder: Path, tmp_
     [
         (["extract"], 2, "Missing option '--encoder'"),
         (["extract", "--encoder", "hubert-larg"], 2, "did you mean hubert-large"),
-        (["extract", "--encoder", "prosody", "--layers", "16-21"], 2, "layers run from 0"),
+        (["extract", "--encoder", "prosody", "--layers", "16-21"], 2, "the encoder has the single layer 0"),
         (
             ["extract", "--encoder", "prosody", "--pool", "max"],
             2,
