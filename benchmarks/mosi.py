@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from emocache.spec import MODALITIES, Clip, Modality, Recipe, content_digest
+from emocache.spec import MODALITIES, Clip, Recipe, content_digest
 from emocache.store import FeatureWriter, open_or_make_store, read_manifest, write_roster
 
 
 def fill_store(data: Path, path: Path) -> int:
     """Write the three features and the roster; what a store holds already stays. Returns the number of clips."""
     clips = read_manifest(data / "clips.csv").clips
-    keys: dict[str, dict[Modality, str]] = {clip.clip_id: {} for clip in clips}
+    keys: dict[str, dict[str, str]] = {clip.clip_id: {} for clip in clips}
     store = open_or_make_store(path)
     for modality in MODALITIES:
         file = data / f"{modality}.npz"

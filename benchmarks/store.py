@@ -94,14 +94,15 @@ def in_turn(
     return statistics.median(found[0]), statistics.median(found[1])
 
 
-def forget(folder: Path) -> None:
-    """Drop what the page cache holds of all files below `folder`."""
+def forget(*places: Path) -> None:
+    """Drop what the page cache holds of some files, and of all files below some folders."""
     os.sync()
-    for path in folder.rglob("*") if folder.is_dir() else [folder]:
-        if path.is_file():
-            fd = os.open(path, os.O_RDONLY)
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-            os.close(fd)
+    for place in places:
+        for path in place.rglob("*") if place.is_dir() else [place]:
+            if path.is_file():
+                fd = os.open(path, os.O_RDONLY)
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+                os.close(fd)
 
 
 def timed(value: float) -> str:
@@ -281,7 +282,7 @@ def cold_rows(folder: Path, clips: int, bars: Bars) -> None:
     ours, theirs = in_turn(
         lambda: dataset.__getitems__(next(batches)),
         lambda: mapped[next(batches)],
-        lambda: (forget(feature.folder), forget(folder / "memmap")),
+        lambda: forget(feature.folder, folder / "memmap"),
     )
     bars.add(f"random batch of {BATCH} rows, cold", ours, "memmap", theirs, ours / theirs, "<= 3")
 
@@ -297,7 +298,7 @@ def cold_layer(folder: Path, clips: int, bars: Bars) -> None:
     ours, theirs = in_turn(
         lambda: opened(folder / "six.zarr").read(layers=[3]),
         lambda: np.array(np.memmap(folder / "layer", np.float16, "r", shape=values.shape)),
-        lambda: (forget(segments), forget(folder / "layer")),
+        lambda: forget(segments, folder / "layer"),
     )
     bars.add(f"one layer of 6, {clips:,} clips, cold", ours, "memmap of that layer", theirs, ours / theirs, "<= 1.5")
 

@@ -134,7 +134,7 @@ class SpeechEncoder:
             from emocache.extract.encoders.wavlm import fuse_attention
 
             fuse_attention(self.network)
-        if self.network.device.type == "cpu":
+        if device == "cpu":
             convolve_one_by_one(self.network.feature_extractor)
         self.batch_size = batch_samples(self.network.device)
 
