@@ -1,6 +1,7 @@
 """What may go wrong in the middle of an extraction: what is committed stays, the rest is resumed or in the ledger."""
 
 import errno
+import os
 import signal
 import subprocess
 import sys
@@ -154,6 +155,7 @@ def test_an_interruption_in_the_middle_of_the_forwards_commits_what_is_finished(
         [sys.executable, "-c", COMMAND],
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},  # for the encoder of the tests
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while len(list(folder.glob("features.zarr/features/*/segments/*-*/zarr.json"))) < 2:
