@@ -195,6 +195,21 @@ def test_without_keys_ledger_or_manifest_the_segment_goes(in_files: None, store:
     assert cells(store) == {cell: value for cell, value in before.items() if cell[0] in {"c2", "c3"}}
 
 
+def test_a_segment_whose_clips_have_their_ledger_elsewhere_is_repaired(tmp_path: Path) -> None:
+    path = tmp_path / "s.zarr"
+    feature = fill(path, [9])
+    name_clips(path, range(4))
+    facts = {"fingerprint": feature.fingerprint, "layers": [1, 2], "rows": 4}
+    keys = np.frombuffer(b"".join(map(key, range(4))), dtype=np.uint8).reshape(4, 32)
+    values = np.stack([numbers(clip, (1, 2)) for clip in range(4)])
+    name = write_segment(feature.folder / "segments", "cells", {"values": values, "keys": keys}, facts)
+    chunk = chunk_of(feature.folder / "segments" / name, 0)
+    chunk.write_bytes(bytes(len(chunk.read_bytes())))
+    assert verify_store(path, repair=True).faults
+    assert not verify_store(path).faults
+    assert set(cells(path)) == {("c9", 0), *((f"c{clip}", 2) for clip in range(4))}
+
+
 def test_a_quick_repair_proves_what_it_keeps(store: Path) -> None:
     before = cells(store)
     first = segments(store)[0]

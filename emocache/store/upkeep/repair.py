@@ -114,7 +114,8 @@ def _write(
     arrays["values"] = Layered((len(rows), len(positions), layout.shape[2]), layout.dtype, layer)
     chosen = np.ascontiguousarray(keys[clips])
     arrays["keys"] = chosen
-    arrays["ledger"] = ledger_array(ledger, [key.tobytes() for key in chosen])
+    if ledger:  # the rows of a compacted clip may stand in another segment
+        arrays["ledger"] = ledger_array(ledger, [key.tobytes() for key in chosen])
     facts = {
         "fingerprint": segment.manifest["fingerprint"],
         "layers": [segment.layers[int(position)] for position in positions],
