@@ -9,6 +9,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from emocache.errors import NotAStore
 from emocache.store import open_store
 
 CLIPS = 60
+COMMITS = CLIPS // 4
 RATE = 16_000
 
 FORK_SERVER = textwrap.dedent(
     """
-    import os, signal, sys, time
+    import glob, os, signal, sys, time
     import torch, torchaudio, pandas, tqdm
     import emocache.cli, emocache.extract.run, emocache.extract.pipeline, emocache.extract.workers
     import emocache.extract.device, emocache.extract.encoders.prosody
@@ -34,15 +36,28 @@ FORK_SERVER = textwrap.dedent(
     emocache.store.writer.FLUSH_CLIPS = 4  # many commits in a short run
     torch.set_num_threads(1)
     sys.argv = ["emocache", "extract", "--encoder", "prosody", "--clips", sys.argv[1], "--store", "", "--workers", "1"]
+
+    def begun(store):
+        return len(glob.glob(glob.escape(store) + "/features/*/segments/*/"))
+
+    def wait_for(child, store, commits):
+        enough = begun(store) + commits
+        while begun(store) < enough and not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            time.sleep(1e-4)
+
     print("ready", flush=True)
     for line in sys.stdin:
-        kill_after_s, sys.argv[7] = line.strip().split(maxsplit=1)
+        when, number, store = line.rstrip("\\n").split(maxsplit=2)
+        sys.argv[7] = store
         child = os.fork()
         if child == 0:
             os.dup2(2, 1)  # what it prints is not for the test
             emocache.cli.main()
-        if kill_after_s != "never":
-            time.sleep(float(kill_after_s))
+        if when == "after":
+            time.sleep(float(number))
+        if when == "commit":
+            wait_for(child, store, int(number))
+        if when != "never":
             os.kill(child, signal.SIGKILL)  # no one has waited for it: the number is still its own
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
@@ -68,9 +83,12 @@ class Command:
         self._send, self._receive = self._server.stdin, self._server.stdout
         assert self._receive.readline() == "ready\n"
 
-    def run(self, store: Path, kill_after_s: float | None = None) -> int:
-        """Extract into `store`; returns the exit code, which is minus the signal's number where it was killed."""
-        print("never" if kill_after_s is None else kill_after_s, store, file=self._send, flush=True)
+    def run(self, store: Path, kill: str = "never 0") -> int:
+        """Extract into `store`; returns the exit code, which is minus the signal's number where it was killed.
+
+        kill: ``after S``: after so many seconds; ``commit N``: when it begins its N-th commit
+        """
+        print(kill, store, file=self._send, flush=True)
         return int(self._receive.readline())
 
     def close(self) -> None:
@@ -120,11 +138,22 @@ def killed_at(path: Path) -> int:
     return len(store.features["prosody"].clips) if list(store.features) else 0
 
 
-def kill_and_resume(folder: Path, rounds: int, seed: int) -> tuple[int, int]:
-    """Kill `rounds` runs, three on each store; returns the kills that met a process, and those amid the commits."""
+@dataclass
+class Kills:
+    """How many runs were killed, how many of those left a part of the cells, and how many runs were done first."""
+
+    met: int = 0
+    midway: int = 0
+    missed: int = 0
+
+
+def kill_and_resume(folder: Path, kills: int, seed: int) -> Kills:
+    """Kill runs until `kills` of them met a process, three on each store, then let it finish and look.
+
+    Two of three come at any moment of a run, as long as the quickest run so far took; the third when a commit begins.
+    """
     draw = random.Random(seed)  # noqa: S311 (no secret)
-    whole = folder / "whole.zarr"
-    done, midway = 0, 0
+    whole, found = folder / "whole.zarr", Kills()
     with extracting(record(folder / "clips")) as command:
         command.run(folder / "warm.zarr")
         started = time.monotonic()
@@ -132,29 +161,36 @@ def kill_and_resume(folder: Path, rounds: int, seed: int) -> tuple[int, int]:
         lasts_s = time.monotonic() - started
         expected = cells(whole)
         assert len(expected) == CLIPS
-        for store in (folder / f"{number}.zarr" for number in range(rounds // 3)):
-            for _ in range(3):
-                done += command.run(store, kill_after_s=draw.uniform(0, lasts_s)) == -signal.SIGKILL
+        for store in (folder / f"{number}.zarr" for number in range(kills)):
+            moments = [f"after {draw.uniform(0, lasts_s)}" for _ in range(2)]
+            for moment in (*moments, f"commit {draw.randint(1, COMMITS)}"):
+                started = time.monotonic()
+                if command.run(store, moment) != -signal.SIGKILL:
+                    lasts_s = min(lasts_s, time.monotonic() - started)
+                    found.missed += 1
+                    break  # there is nothing left to do
                 visible = killed_at(store)
-                midway += 0 < visible < CLIPS
+                found.met += 1
+                found.midway += 0 < visible < CLIPS
                 if visible:
                     assert cells(store).items() <= expected.items()
             assert command.run(store) == 3
             assert cells(store) == expected
             assert rest(store) == rest(whole)
-    return done, midway
+            if found.met >= kills:
+                break
+    return found
 
 
 def test_a_killed_extraction_is_completed_to_what_an_undisturbed_one_leaves(tmp_path: Path) -> None:
-    done, _ = kill_and_resume(tmp_path, rounds=3, seed=time.time_ns())
-    assert done
+    assert kill_and_resume(tmp_path, kills=3, seed=time.time_ns()).met >= 3
     commits = list((tmp_path / "whole.zarr").glob("features/*/segments/*/zarr.json"))
-    assert len(commits) >= CLIPS // 4, "too few commits: a kill seldom meets one"
+    assert len(commits) >= COMMITS, "too few commits: a kill seldom meets one"
 
 
 @pytest.mark.soak
 def test_a_hundred_kills_lose_and_change_nothing(tmp_path: Path, tell: Callable[[str], None]) -> None:
-    done, midway = kill_and_resume(tmp_path, rounds=150, seed=0)
-    tell(f"{done} runs killed, {midway} of them with a part of the cells committed")
-    assert done >= 100
-    assert midway >= 10
+    found = kill_and_resume(tmp_path, kills=100, seed=0)
+    tell(f"{found.met} runs killed, {found.midway} with a part of the cells committed; {found.missed} were done before")
+    assert found.met >= 100
+    assert found.midway >= 25
