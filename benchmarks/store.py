@@ -19,20 +19,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from store_rivals import BATCH, DIM, Reader, Rows, hdf5, lance, lmdb, memmap, npy_per_clip, zarr_python
 
 import emocache
 from emocache.spec import Recipe
 from emocache.store import Feature, FeatureWriter, open_or_make_store, open_store, write_roster
 
-DIM, BATCH, REPEATS = 1024, 256, 7
-Rows = NDArray[np.float16]
+REPEATS, COLD_REPEATS = 7, 12
+EPOCHS, EPOCH_S = 3, 1.0
+"""So many epochs of random batches are timed, each for so long at most: a slow rival does not finish one."""
 
 
 # --- the store -------------------------------------------------------------------------------------------------------
@@ -85,13 +85,39 @@ def seconds(work: Callable[[], object], repeats: int = REPEATS) -> float:
 def in_turn(
     ours: Callable[[], object], theirs: Callable[[], object], before: Callable[[], object]
 ) -> tuple[float, float]:
-    """The medians of both, measured one after the other, again and again: a cold disk has its moods."""
-    found: tuple[list[float], list[float]] = ([], [])
-    for _ in range(REPEATS):
-        for way, into in zip((ours, theirs), found, strict=True):
+    """The medians of both, measured in turn, each as often first: a cold disk has its moods."""
+    found: dict[Callable[[], object], list[float]] = {ours: [], theirs: []}
+    for number in range(COLD_REPEATS):
+        for way in (ours, theirs) if number % 2 else (theirs, ours):
             before()
-            into.append(seconds(way, 1))
-    return statistics.median(found[0]), statistics.median(found[1])
+            found[way].append(seconds(way, 1))
+    return statistics.median(found[ours]), statistics.median(found[theirs])
+
+
+def in_epochs(readers: Mapping[str, Reader], clips: int) -> dict[str, float]:
+    """The median time of a random batch by reader, over epochs as training draws them, the readers in turn.
+
+    All have the same history: each has read everything, and gone once through an epoch that is not timed.
+    """
+    draw = np.random.default_rng(1)
+    size = min(BATCH, clips)
+    times: dict[str, list[float]] = {name: [] for name in readers}
+    for epoch in range(1 + EPOCHS):
+        batches = draw.permutation(clips)[: clips // size * size].reshape(-1, size)
+        for name, (_, read) in readers.items():
+            found = list(within(EPOCH_S, (lambda rows=rows, read=read: read(rows) for rows in batches)))  # type: ignore[misc]
+            times[name] += found if epoch else []
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+def within(limit_s: float, works: Iterable[Callable[[], object]]) -> Iterator[float]:
+    """The time of each work, until they took `limit_s` together."""
+    total = 0.0
+    for work in works:
+        yield (took := seconds(work, 1))
+        total += took
+        if total > limit_s:
+            return
 
 
 def forget(*places: Path) -> None:
@@ -116,95 +142,6 @@ def table(rows: Iterable[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     cells.insert(1, ["-" * width for width in widths])
     return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in cells)
-
-
-# --- rivals ----------------------------------------------------------------------------------------------------------
-
-Reader = tuple[Callable[[], object], Callable[[Any], object]]
-"""Reads everything, and a batch of rows."""
-
-
-def memmap(values: Rows, path: Path) -> Reader:
-    """The same bytes in one file, mapped: the limit."""
-    values.tofile(path)
-    mapped = np.memmap(path, dtype=np.float16, mode="r", shape=values.shape)
-    return lambda: np.array(mapped), lambda rows: mapped[rows]
-
-
-def npy_per_clip(values: Rows, path: Path) -> Reader:
-    """One npy file a clip, a folder for each thousand."""
-    files = [path / f"{number // 1000}" / f"{number}.npy" for number in range(len(values))]
-    for number, file in enumerate(files):
-        if number % 1000 == 0:
-            file.parent.mkdir(parents=True)
-        np.save(file, values[number])
-    return lambda: np.stack([np.load(file) for file in files]), lambda rows: np.stack([np.load(files[r]) for r in rows])
-
-
-def hdf5(values: Rows, path: Path) -> Reader:
-    """One chunked data set."""
-    import h5py
-
-    with h5py.File(path, "w") as file:
-        file.create_dataset("x", data=values, chunks=(BATCH, DIM))
-    data = h5py.File(path)["x"]
-
-    def batch(rows: NDArray[np.int64]) -> object:
-        order = np.argsort(rows)
-        out = np.empty((len(rows), DIM), np.float16)
-        out[order] = data[rows[order]]
-        return out
-
-    return lambda: data[:], batch
-
-
-def zarr_python(feature: Feature) -> Reader:
-    """zarr-python on the store's own files."""
-    import zarr
-
-    places = [segment.folder / segment.file_of("values").rpartition("/")[0] for segment in feature.segments]
-    arrays = [zarr.open_array(place, mode="r") for place in places]
-    starts = np.cumsum([0, *(array.shape[0] for array in arrays)])
-
-    def batch(rows: NDArray[np.int64]) -> object:
-        out = np.empty((len(rows), DIM), np.float16)
-        for array, start, end in zip(arrays, starts, starts[1:], strict=False):
-            here = np.flatnonzero((rows >= start) & (rows < end))
-            if len(here):
-                out[here] = array.oindex[rows[here] - start, 0]
-        return out
-
-    return lambda: np.concatenate([np.asarray(array[:, 0]) for array in arrays]), batch
-
-
-def lmdb(values: Rows, path: Path) -> Reader:
-    """One record a clip."""
-    import lmdb as library
-
-    environment = library.open(str(path), map_size=4 * values.nbytes + 2**24)
-    with environment.begin(write=True) as change:
-        for number, row in enumerate(values):
-            change.put(number.to_bytes(8), row.tobytes())
-
-    def read(rows: Iterable[int]) -> object:
-        with environment.begin(buffers=True) as look:
-            return np.stack([np.frombuffer(look.get(int(row).to_bytes(8), b""), np.float16) for row in rows])
-
-    return lambda: read(range(len(values))), read
-
-
-def lance(values: Rows, path: Path) -> Reader:
-    """One fixed-size list a clip."""
-    import lance as library
-    import pyarrow as pa
-
-    column = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), DIM)
-    data = library.write_dataset(pa.table({"x": column}), str(path))
-
-    def matrix(found: pa.Table) -> object:
-        return found["x"].combine_chunks().flatten().to_numpy().reshape(-1, DIM)
-
-    return lambda: matrix(data.to_table()), lambda rows: matrix(data.take(rows.tolist()))
 
 
 # --- the bars --------------------------------------------------------------------------------------------------------
@@ -234,8 +171,6 @@ def full_and_random(folder: Path, clips: int, bars: Bars) -> list[list[str]]:
     feature = opened(folder / "s.zarr")
     dataset = emocache.FeatureDataset(folder / "s.zarr", feature.name)
     np.testing.assert_array_equal(feature.read()[:, 0], values)
-    draw = np.random.default_rng(1)
-    batches = [draw.choice(clips, min(BATCH, clips), replace=False).astype(np.int64) for _ in range(20)]
     readers: dict[str, Reader] = {
         "memmap": memmap(values, folder / "memmap"),
         "emocache": (feature.read, lambda rows: feature.read_rows(rows, [0])),
@@ -247,11 +182,10 @@ def full_and_random(folder: Path, clips: int, bars: Bars) -> list[list[str]]:
     for name, module, make in (("HDF5", "h5py", hdf5), ("LMDB", "lmdb", lmdb), ("Lance", "lance", lance)):
         if find_spec(module):
             readers[name] = make(values, folder / module)
-    full, random = {}, {}
-    for name, (read_all, read_batch) in readers.items():
-        few = name in {"one npy per clip", "LMDB"}
-        full[name] = seconds(read_all, repeats=2 if few else REPEATS)
-        random[name] = seconds(lambda read=read_batch: [read(rows) for rows in batches], 3) / len(batches)  # type: ignore[misc]
+    os.sync()  # what was written is not still being written while others are read
+    slow = {"one npy per clip", "LMDB"}
+    full = {name: seconds(read, repeats=2 if name in slow else REPEATS) for name, (read, _) in readers.items()}
+    random = in_epochs(readers, clips)
     limit = "memmap"
     bars.add(
         f"full read of {clips:,} x {DIM} fp16, compacted",
@@ -275,7 +209,7 @@ def full_and_random(folder: Path, clips: int, bars: Bars) -> list[list[str]]:
 def cold_rows(folder: Path, clips: int, bars: Bars) -> None:
     """A random batch, nothing of it in the page cache; `full_and_random` left the files."""
     draw = np.random.default_rng(3)
-    batches = iter([np.sort(draw.choice(clips, min(BATCH, clips), replace=False)) for _ in range(2 * REPEATS)])
+    batches = iter([np.sort(draw.choice(clips, min(BATCH, clips), replace=False)) for _ in range(2 * COLD_REPEATS)])
     feature = opened(folder / "s.zarr")
     mapped = np.memmap(folder / "memmap", np.float16, "r", shape=(clips, DIM))
     dataset = emocache.FeatureDataset(folder / "s.zarr", feature.name)

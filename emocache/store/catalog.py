@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emocache.errors import DamagedStore, MissingCells, some
 from emocache.store.cards import CLIPS, LAYERS_OF, Card, Cards, card_of, collected
@@ -106,10 +107,15 @@ class Catalog:
         rows = np.arange(len(keys), dtype=np.int64)
         return Cells(keys, np.full(len(keys), number, dtype=np.int64), rows)
 
+    def holding(self, layer: int) -> NDArray[np.bool_]:
+        """``(segment,)``: which hold cells of one layer."""
+        holds = np.array([layer in layers for layers in self.cards.layers], dtype=np.bool_)
+        found: NDArray[np.bool_] = holds[self.cards.table[:, LAYERS_OF]]
+        return found
+
     def cells_of(self, layer: int) -> Cells:
         """The cells of one layer."""
-        holds = np.array([layer in layers for layers in self.cards.layers], dtype=np.bool_)
-        return self.cells.only(holds[self.cards.table[:, LAYERS_OF]])
+        return self.cells.only(self.holding(layer))
 
 
 def _believed(snapshot: Snapshot, number: Mapping[str, int]) -> Cells | None:

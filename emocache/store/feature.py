@@ -106,8 +106,7 @@ class Feature:
     @cached_property
     def clips(self) -> list[str]:
         """The clips of which at least one layer is held, in roster order."""
-        held = self.catalog.cells.find(self._clips.keys)[0] >= 0
-        return self.names_of(np.flatnonzero(held))
+        return self.names_of(np.flatnonzero(self.catalog.cells.holds(self._clips.keys)))
 
     def held(self, layers: Sequence[int] | None = None) -> list[str]:
         """The clips of which all of `layers` (left out: all of the feature's) are held, in roster order."""
@@ -122,7 +121,7 @@ class Feature:
     def holding(self, keys: Sequence[bytes], layers: Sequence[int]) -> NDArray[np.bool_]:
         """``(content, layer)``: which layers are held for the contents that `keys` name."""
         wanted = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, KEY_BYTES)
-        return np.stack([self._cells(layer).find(wanted)[0] >= 0 for layer in layers], axis=1)
+        return np.stack([self._cells(layer).holds(wanted) for layer in layers], axis=1)
 
     def holds(self, key: bytes, layers: Sequence[int]) -> bool:
         """Whether all of `layers` are held for the content that `key` names."""
@@ -178,6 +177,8 @@ class Feature:
         if self.ragged:
             raise StoreError(f"{self.name}: its clips have rows of different number; read it with read_ragged")
         wanted = list(self.layers if layers is None else layers)
+        if clips is None and self.layers:
+            self._reader.read_ahead(wanted)
         return self.read_rows(self.rows_of(clips, wanted), wanted)
 
     def read_ragged(
@@ -234,7 +235,7 @@ class Feature:
 
     def names_of(self, rows: Numbers) -> list[str]:
         """The clip ids of roster rows."""
-        return [self._clips.names[row] for row in rows.tolist()]
+        return list(map(self._clips.names.__getitem__, rows.tolist()))
 
     def _refuse_absent_layers(self, layers: Sequence[int]) -> None:
         command = f"run emocache extract --encoder {self.recipe.encoder}"
@@ -342,7 +343,7 @@ class Feature:
             keys = np.frombuffer(raw, dtype=np.uint8).reshape(len(by_key), KEY_BYTES)
         except ValueError:
             raise DamagedStore(f"{self.folder}: a ledger row has a key that is none; {REPAIR}") from None
-        held = self.catalog.cells.find(keys)[0] >= 0
+        held = self.catalog.cells.holds(keys)
         return {key: row for (key, row), there in zip(by_key.items(), held, strict=True) if not there}, by_name
 
     def _each_ledger_row(self) -> Iterator[dict[str, Any]]:

@@ -28,20 +28,32 @@ def _as_bytes(keys: Keys) -> NDArray[np.bytes_]:
 def _equal(some: Keys, others: Keys) -> NDArray[np.bool_]:
     """Which rows are the same, compared eight bytes at a time."""
     words, others_words = (np.ascontiguousarray(keys).view(np.uint64) for keys in (some, others))
-    same: NDArray[np.bool_] = (words == others_words).all(axis=1)
+    same: NDArray[np.bool_] = words[:, 0] == others_words[:, 0]
+    for column in range(1, words.shape[1]):  # thrice as fast as `all` along so short an axis
+        same &= words[:, column] == others_words[:, column]
     return same
 
 
 def key_order(keys: Keys) -> NDArray[np.int64]:
     """The order that sorts the keys; equal keys stay in the order in which they came."""
     first = prefixes(keys)
-    order = np.argsort(first, kind="stable")
+    order = np.argsort(first)  # not stable, and more than twice as fast
     ties = first[order[1:]] == first[order[:-1]]
     if ties.any():  # content digests hardly ever share a prefix unless they are equal
         tied = np.flatnonzero(np.concatenate([[False], ties]) | np.concatenate([ties, [False]]))
-        whole = _as_bytes(keys[order[tied]])
-        order[tied] = order[tied][np.argsort(whole, kind="stable")]
+        as_they_came = np.sort(order[tied])
+        order[tied] = as_they_came[np.argsort(_as_bytes(keys[as_they_came]), kind="stable")]
     return order
+
+
+def _searched(among: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """`numpy.searchsorted`; many are asked for in rising order, so that the search walks through memory once."""
+    if len(wanted) < MANY:
+        return np.searchsorted(among, wanted)
+    order = np.argsort(wanted)
+    place = np.empty(len(wanted), dtype=np.int64)
+    place[order] = np.searchsorted(among, wanted[order])
+    return place
 
 
 @dataclass(frozen=True)
@@ -62,22 +74,21 @@ class Cells:
 
     def find(self, keys: Keys) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """``(n,)`` segment and row of the first cell of each key; -1 where there is none."""
+        place = self._first_place(keys)
         if not len(self.keys):
-            return np.full(len(keys), -1, dtype=np.int64), np.full(len(keys), -1, dtype=np.int64)
-        place = self._first_place(keys) if len(keys) < MANY else self._places_of_many(keys)
+            return place, place
         held = place >= 0
         return np.where(held, self.segment[place], -1), np.where(held, self.row[place], -1)
 
-    def _places_of_many(self, keys: Keys) -> NDArray[np.int64]:
-        """The same as `_first_place`, asked in rising order: the search then walks through memory once."""
-        order = np.argsort(prefixes(keys))
-        place = np.empty(len(keys), dtype=np.int64)
-        place[order] = self._first_place(keys[order])
-        return place
+    def holds(self, keys: Keys) -> NDArray[np.bool_]:
+        """``(n,)``: which keys have a cell."""
+        return self._first_place(keys) >= 0
 
     def _first_place(self, keys: Keys) -> NDArray[np.int64]:
+        if not len(self.keys):
+            return np.full(len(keys), -1, dtype=np.int64)
         wanted = prefixes(keys)
-        place = np.searchsorted(self._prefixes, wanted)
+        place = _searched(self._prefixes, wanted)
         np.minimum(place, len(self.keys) - 1, out=place)
         found = _equal(self.keys[place], keys)
         shared = np.flatnonzero(~found & (self._prefixes[place] == wanted))

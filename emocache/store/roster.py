@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -58,18 +59,32 @@ def clip_keys(store: Path, reads: str) -> ClipKeys:
     if len(segments) == 1 and "names" in segments[0].arrays:
         held, keys = _keys_of(segments[0].read("keys"), reads)
         return ClipKeys(keys, lambda: _taken(_names_of(segments[0]), held))
-    number: dict[str, int] = {}
-    parts: list[tuple[Numbers, Keys]] = []
-    for segment in segments:
-        names, table = _table_of(segment)
-        rows = np.array([number.setdefault(name, len(number)) for name in names], dtype=np.int64)
+    tables = [_table_of(segment) for segment in segments]
+    names, rows = _numbered([names for names, _ in tables])
+    found = np.zeros((len(names), KEY_BYTES), dtype=np.uint8)
+    present = np.zeros(len(names), dtype=np.bool_)
+    for row, (_, table) in zip(rows, tables, strict=True):
         held, keys = _keys_of(table, reads)
-        parts.append((rows[held], keys))
-    found = np.zeros((len(number), KEY_BYTES), dtype=np.uint8)
-    present = np.zeros(len(number), dtype=np.bool_)
-    for rows, keys in parts:
-        found[rows], present[rows] = keys, True
-    return ClipKeys(found[present], lambda: _taken(list(number), present))
+        found[row[held]], present[row[held]] = keys, True
+    return ClipKeys(found if present.all() else found[present], lambda: _taken(names, present))
+
+
+def _numbered(parts: Sequence[list[str]]) -> tuple[list[str], list[Numbers]]:
+    """The different names of all parts in the order in which they first came, and for each part where its own stand."""
+    names = list(chain.from_iterable(parts))
+    rows = np.arange(len(names))
+    if not _all_differ(names):
+        position = {name: row for row, name in enumerate(dict.fromkeys(names))}
+        rows = np.fromiter(map(position.__getitem__, names), dtype=np.int64, count=len(names))
+        names = list(position)
+    bounds = accumulate(map(len, parts), initial=0)
+    return names, [rows[start:end] for start, end in pairwise(bounds)]
+
+
+def _all_differ(names: Sequence[str]) -> bool:
+    """Whether no name stands twice. A sort of hashes decides nearly always: a set of a million misses every cache."""
+    hashes = np.sort(np.fromiter(map(hash, names), dtype=np.int64, count=len(names)))
+    return bool((hashes[1:] != hashes[:-1]).all()) or len(set(names)) == len(names)
 
 
 def _joined_text_keys(store: Path, reads: str) -> ClipKeys:
@@ -88,7 +103,8 @@ def _keys_of(table: Keys, modality: str) -> tuple[NDArray[np.bool_], Keys]:
     column = MODALITIES.index(modality)
     held = table[:, column] == 1
     start = len(MODALITIES) + column * KEY_BYTES
-    return held, table[held, start : start + KEY_BYTES]
+    keys = table[:, start : start + KEY_BYTES]
+    return held, np.ascontiguousarray(keys) if held.all() else keys[held]
 
 
 def _taken(names: list[str], held: NDArray[np.bool_]) -> list[str]:
@@ -127,9 +143,9 @@ def _names_of(segment: Segment) -> list[str]:
     """
     where = segment.folder / "names"
     names = parse_json(segment.read("names").tobytes(), where)
-    if not (isinstance(names, list) and len(names) == segment.clips and all(isinstance(name, str) for name in names)):
+    if not (isinstance(names, list) and len(names) == segment.clips and set(map(type, names)) <= {str}):
         raise DamagedStore(f"{where}: not the names of {segment.clips} clips; copy the store again")
-    if len(set(names)) != len(names):
+    if not _all_differ(names):
         raise DamagedStore(f"{where}: a clip is named twice; copy the store again")
     return names
 

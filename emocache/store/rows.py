@@ -11,8 +11,13 @@ import mmap
 import os
 import resource
 import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -22,6 +27,7 @@ from emocache.errors import DamagedStore
 from emocache.store import memory
 from emocache.store.cards import CHUNK_ROWS
 from emocache.store.catalog import Catalog
+from emocache.store.files import read_ahead
 from emocache.store.segment import REPAIR, Segment
 
 Numbers = NDArray[np.int64]
@@ -38,6 +44,8 @@ PIECE_BYTES = 2**20
 """Rows that change their order are copied in pieces of this size."""
 PARALLEL_BYTES = 8 * 2**20
 """From here on reading in threads pays."""
+AHEAD_BYTES = 64 * 2**20
+"""So much of whole layers is asked for before it is known which rows go where: what that takes, the disk works."""
 THREADS = 2
 """Each may hold one chunk (16 MB) beside the result."""
 
@@ -58,6 +66,17 @@ class Chunk:
     map: NDArray[np.void] | None = None
     file: Any = None
 
+    def path(self) -> Path:
+        """Its file, found to be there with its length.
+
+        raises: DamagedStore
+        """
+        return self.segment.check_file(self.segment.file_of("values", self.position, self.block))
+
+
+Part = tuple[Chunk, int, int]
+"""A chunk, and where its rows begin and end in a plan."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -73,6 +92,10 @@ class Plan:
     chunks: list[Chunk]
     starts: list[int]
 
+    def parts(self) -> Iterator[Part]:
+        """The chunks one by one."""
+        return zip(self.chunks, self.starts, self.starts[1:], strict=False)
+
 
 class RowReader:
     """Reads rows of a catalogue's segments, and keeps some chunks mapped between calls.
@@ -84,7 +107,7 @@ class RowReader:
         self._catalog = catalog
         self._dim, self._dtype, self._ragged = dim, dtype, ragged
         self._chunk_rows = catalog.cards.table[:, CHUNK_ROWS]
-        self._chunks: dict[tuple[int, int, int], Chunk] = {}
+        self._chunks: dict[tuple[int, int], Chunk] = {}
         self._mapped: list[Chunk] = []
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._most_mapped = 1024 if files == resource.RLIM_INFINITY else max(8, min(1024, files // 4))
@@ -97,33 +120,50 @@ class RowReader:
         """
         order = np.argsort(places, kind="stable")
         places = places[order]
-        segment = places >> ROW_BITS
-        row = places & ROW_MASK
-        chunk_rows = self._chunk_rows[segment]
-        block = row // chunk_rows
-        row -= block * chunk_rows
-        cuts = np.flatnonzero((segment[1:] != segment[:-1]) | (block[1:] != block[:-1])) + 1
-        starts = [0, *cuts.tolist()] if len(row) else []
-        chunks = [
-            self._chunks.get((layer, number, of_rows)) or self._open(layer, number, of_rows)
-            for number, of_rows in zip(segment[starts].tolist(), block[starts].tolist(), strict=True)
-        ]
+        row = (places & ROW_MASK) % self._chunk_rows[places >> ROW_BITS]
+        first = places - row  # the place of the first row of each one's chunk
+        starts = [0, *(np.flatnonzero(first[1:] != first[:-1]) + 1).tolist()] if len(row) else []
+        chunks = [self._chunks.get((layer, place)) or self._open(layer, place) for place in first[starts].tolist()]
         return Plan(order, row, chunks, [*starts, len(row)])
 
-    def _open(self, layer: int, number: int, block: int) -> Chunk:
-        segment = self._catalog.segment(number)
+    def read_ahead(self, layers: Sequence[int]) -> None:
+        """Let the disk begin with whole layers, while who wants them still finds out which rows go where.
+
+        What cannot be opened is left to `plan`, which says so if it is wanted.
+        """
+        with suppress(DamagedStore):
+            chunks = list(self._first_chunks(layers))
+            if sum(chunk.count for chunk in chunks) * self._dim * self._dtype.itemsize >= PARALLEL_BYTES:
+                Thread(target=read_ahead, args=([chunk.path() for chunk in chunks],), daemon=True).start()
+
+    def _first_chunks(self, layers: Sequence[int]) -> Iterator[Chunk]:
+        """The chunks of whole layers, in the order in which they are read, until they are `AHEAD_BYTES` together."""
+        size = 0
+        for layer in layers:
+            for number in np.flatnonzero(self._catalog.holding(layer)).tolist():
+                values = self._catalog.segment(number).arrays["values"]
+                for row in range(0, values.shape[0], values.chunk_rows):
+                    yield self._open(layer, number << ROW_BITS | row)
+                    size += values.raw_bytes
+                    if size >= AHEAD_BYTES:
+                        return
+
+    def _open(self, layer: int, place: int) -> Chunk:
+        """The chunk of a layer that begins with the row at `place`."""
+        segment = self._catalog.segment(place >> ROW_BITS)
         layout = segment.arrays["values"]
         if (layout.shape[-1], layout.dtype) != (self._dim, self._dtype.name) or segment.ragged != self._ragged:
             raise DamagedStore(
                 f"{segment.folder}: values of shape {layout.shape} and dtype {layout.dtype}, the feature has "
                 f"{self._dim} dimensions of {self._dtype.name}, one row a clip unless pooled as tokens; {REPAIR}"
             )
+        block = (place & ROW_MASK) // layout.chunk_rows
         position = segment.layers.index(layer)
-        segment.check_file(segment.file_of("values", position, block))
         count = len(layout.rows_of(block))
         small = layout.codec is not None or layout.raw_bytes <= WHOLE_BYTES
         chunk = Chunk(segment, position, block, count, 0 if small else -(-count // WHOLE_SHARE))
-        self._chunks[layer, number, block] = chunk
+        chunk.path()
+        self._chunks[layer, place] = chunk
         return chunk
 
     def gather(self, plan: Plan, out: NDArray[Any]) -> None:
@@ -131,16 +171,12 @@ class RowReader:
 
         raises: DamagedStore if a chunk that is read whole fails its checksum
         """
-        parts = list(zip(plan.chunks, plan.starts[:-1], plan.starts[1:], strict=True))
-        sparse = [part for part in parts if part[2] - part[1] < part[0].whole_from]
-        if sparse:
-            self._pick(plan, sparse, out)
-        dense = [part for part in parts if part[2] - part[1] >= part[0].whole_from]
-        if not dense:
+        whole = self._pick(plan, out)
+        if not whole:
             return
-        jobs = [(chunk, plan.rows[first:last], plan.order[first:last], out) for chunk, first, last in dense]
+        jobs = [(chunk, plan.rows[first:last], plan.order[first:last], out) for chunk, first, last in whole]
         threads = min(THREADS, os.cpu_count() or 1, len(jobs))
-        if threads > 1 and sum(chunk.count for chunk, _, _ in dense) * out[:1].nbytes >= PARALLEL_BYTES:
+        if threads > 1 and sum(chunk.count for chunk, _, _ in whole) * out[:1].nbytes >= PARALLEL_BYTES:
             with ThreadPoolExecutor(threads) as pool:
                 for _ in pool.map(_read_whole, *zip(*jobs, strict=True)):
                     pass
@@ -148,33 +184,47 @@ class RowReader:
             for job in jobs:
                 _read_whole(*job)
 
-    def _pick(self, plan: Plan, parts: list[tuple[Chunk, int, int]], out: NDArray[Any]) -> None:
+    def _pick(self, plan: Plan, out: NDArray[Any]) -> list[Part]:
         """Copy single rows out of maps, chunk by chunk: what is held on the way is small enough for the cache.
 
         The first row goes alone and is timed: if it had to come from the disk, so will others, and they are asked for
         all at once.
+
+        returns: the parts to be read whole, which are left out here
         """
         target = out.view(_whole_row(out))[:, 0]
         order, rows, clock = plan.order, plan.rows, time.perf_counter
-        chunk, first, last = parts[0]
-        asked, parts = False, [(chunk, first, first + 1), (chunk, first + 1, last), *parts[1:]]
-        for number, (chunk, first, last) in enumerate(parts):
+        whole: list[Part] = []
+        begun = asked = False
+        for part in plan.parts():
+            chunk, first, last = part
+            if last - first >= chunk.whole_from:
+                whole.append(part)
+                continue
             found = self._map(chunk) if chunk.map is None else chunk.map
-            started = clock()
-            target[order[first:last]] = found.take(rows[first:last])
-            if not asked and clock() - started > COLD_S * max(1, last - first):
-                self._ask_for(plan, parts[number + 1 : number + self._most_mapped])
-                asked = True
+            for start, end in ((first, last),) if begun else ((first, first + 1), (first + 1, last)):
+                started = clock()
+                target[order[start:end]] = found.take(rows[start:end])
+                if not asked and clock() - started > COLD_S * (end - start):
+                    self._ask_for(plan, end)
+                    asked = True
+            begun = True
+        return whole
 
-    def _ask_for(self, plan: Plan, parts: list[tuple[Chunk, int, int]]) -> None:
-        """Let the disk begin with the pages of some rows, all of them before the first is waited for."""
+    def _ask_for(self, plan: Plan, start: int) -> None:
+        """Let the disk begin with the pages of a plan's rows from `start` on, before the first of them is waited for.
+
+        Not with those of more chunks than may be mapped at once.
+        """
         if not hasattr(mmap, "MADV_WILLNEED"):
             return
-        for chunk, first, last in parts:
-            rows = self._map(chunk) if chunk.map is None else chunk.map
+        waiting = ((chunk, max(start, first), last) for chunk, first, last in plan.parts() if last > start)
+        sparse = (part for part in waiting if part[2] - part[1] < part[0].whole_from)
+        for chunk, first, last in islice(sparse, self._most_mapped - 1):
+            found = self._map(chunk) if chunk.map is None else chunk.map
             for row in plan.rows[first:last].tolist():
-                start = row * rows.itemsize // mmap.PAGESIZE * mmap.PAGESIZE
-                chunk.file.madvise(mmap.MADV_WILLNEED, start, (row + 1) * rows.itemsize - start)
+                page = row * found.itemsize // mmap.PAGESIZE * mmap.PAGESIZE
+                chunk.file.madvise(mmap.MADV_WILLNEED, page, (row + 1) * found.itemsize - page)
 
     def _map(self, chunk: Chunk) -> NDArray[np.void]:
         """Map a chunk, letting go of the oldest map where there are many: each holds a file open."""

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -23,7 +23,9 @@ from emocache.errors import AmbiguousName, DamagedStore, MissingCells, NotAStore
 from emocache.spec import Recipe
 from emocache.store import Feature, FeatureWriter, Store, open_or_make_store, open_store, write_roster
 from emocache.store.documents import group_document, seal
+from emocache.store.files import read_ahead
 from emocache.store.listing import open_segment
+from emocache.store.roster import clip_keys, read_roster
 from emocache.store.rows import Plan, RowReader
 
 DIM = 5
@@ -318,6 +320,26 @@ def test_two_names_of_one_content_share_a_cell_and_a_moved_clip_is_reported(fill
     assert [row["label"] for row in fresh.roster if row["clip_id"] == "clip0"] == ["b"]
 
 
+def test_the_keys_of_clips_are_those_of_their_rows_whatever_the_segments_share(tmp_path: Path) -> None:
+    """Commits of other clips, of the same ones again, with other content, and of another modality."""
+    store = open_or_make_store(tmp_path / "s.zarr")
+    assert clip_keys(store.path, "audio").names == []
+    batches = [
+        ("audio", range(5), 0),
+        ("audio", range(5, 8), 0),
+        ("video", range(6, 10), 0),
+        ("audio", range(3, 9), 50),
+    ]
+    for modality, numbers, shift in batches:
+        named = [(f"clip{n}", {}) for n in numbers]
+        write_roster(store.path, named, {f"clip{n}": {modality: key(n + shift).hex()} for n in numbers})
+        for reads in ("audio", "video"):
+            found = clip_keys(store.path, reads)
+            rows = {name: row["keys"][reads] for name, row in read_roster(store.path).items() if reads in row["keys"]}
+            assert dict(zip(found.names, (row.tobytes().hex() for row in found.keys), strict=True)) == rows
+            assert found.names == list(rows)
+
+
 def test_an_unchanged_roster_is_not_written_again(filled: Store) -> None:
     name_clips(filled.path, range(4))
     assert len(list(filled.path.glob("roster/*-*"))) == 1
@@ -393,9 +415,9 @@ def test_rows_that_are_not_in_memory_are_asked_for_at_once_and_read_the_same(
     asked: list[int] = []
     real = RowReader._ask_for
 
-    def noted(self: RowReader, plan: Plan, parts: list[Any]) -> None:
-        asked.append(len(parts))
-        real(self, plan, parts)
+    def noted(self: RowReader, plan: Plan, start: int) -> None:
+        asked.append(start)
+        real(self, plan, start)
 
     monkeypatch.setattr(RowReader, "_ask_for", noted)
     for slow_from, expected in ((0.0, 2), (1e9, 0)):
@@ -405,6 +427,30 @@ def test_rows_that_are_not_in_memory_are_asked_for_at_once_and_read_the_same(
         found = fresh.read([f"clip{number}" for number in chosen])
         np.testing.assert_array_equal(found, content[chosen])
         assert len(asked) == expected
+
+
+def test_a_whole_layer_is_asked_for_ahead_and_a_chunk_that_is_gone_is_named_by_the_read(
+    filled: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr("emocache.store.rows.read_ahead", asked.extend)
+    monkeypatch.setattr("emocache.store.rows.PARALLEL_BYTES", 0)
+    monkeypatch.setattr("emocache.store.rows.Thread", type("AtOnce", (Thread,), {"start": Thread.run}))
+    feature = open_store(filled.path).features["prosody"]
+    chunks = [segment.folder / segment.file_of("values", 1) for segment in feature.segments]
+    expected = feature.read(layers=[2])
+    assert asked == chunks
+    np.testing.assert_array_equal(feature.read(feature.held([2]), [2]), expected)
+    assert asked == chunks, "rows that are named are not asked for ahead"
+    chunks[-1].unlink()
+    with pytest.raises(DamagedStore, match=f"{chunks[-1].name}: missing"):
+        open_store(filled.path).features["prosody"].read(layers=[2])
+
+
+def test_files_are_read_ahead_as_far_as_they_can_be_opened(tmp_path: Path) -> None:
+    (tmp_path / "there").write_bytes(b"1234")
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    read_ahead([tmp_path / "gone", tmp_path / "link", tmp_path / "there"])
 
 
 @pytest.mark.parametrize("other", [np.zeros((2, DIM), np.float16), np.zeros((2, DIM + 1), np.float32)])
