@@ -15,8 +15,9 @@ from typing import Annotated, NoReturn, ParamSpec
 import typer
 
 import emocache
-from emocache.cli_fit import fit
+from emocache.cli_fit import ablate, fit
 from emocache.cli_heads import HEAD_COMMANDS
+from emocache.cli_options import Device
 from emocache.cli_store import STORE_COMMANDS, StorePath
 from emocache.errors import AmbiguousName, BadOption, EmocacheError, UnknownName
 
@@ -127,7 +128,7 @@ def extract(
     ] = None,
     clips: Clips = None,
     store: StorePath = None,
-    device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    device: Device = "auto",
     dtype: Annotated[
         str, typer.Option(metavar="DTYPE", help="Compute dtype: float32, bfloat16, float16 or auto.")
     ] = "float32",
@@ -251,7 +252,7 @@ def demo(
     typer.echo(run_demo(out, seed=seed))
 
 
-for _name, _function in {**HEAD_COMMANDS, **STORE_COMMANDS}.items():
+for _name, _function in {"ablate": ablate, **HEAD_COMMANDS, **STORE_COMMANDS}.items():
     app.command(_name)(_command(_function))
 
 

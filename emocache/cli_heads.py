@@ -11,14 +11,10 @@ from typing import Annotated
 import typer
 
 import emocache
+from emocache.cli_options import Device, Features, FoldRule, Labels, Normalize, RunFolder, Seed
 from emocache.cli_store import StorePath
 
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders that emocache fit left.")]
-Seed = Annotated[int, typer.Option(help="Decides every random choice.")]
-Out = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="The new run's folder.  [default: a new one below runs/]")
-]
-Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps.")]
 
 
 def fuse(
@@ -35,7 +31,7 @@ def fuse(
     ] = None,
     store: StorePath = None,
     seed: Seed = 0,
-    out: Out = None,
+    out: RunFolder = None,
     device: Device = "auto",
 ) -> None:
     """Weigh runs against each other by their out-of-fold probabilities; nested folds give the honest score."""
@@ -43,49 +39,6 @@ def fuse(
         runs, metric=metric, folds=folds, seed=seed, out=out, test=test, store=store, device=device
     )
     typer.echo(fused.summary())
-
-
-def ablate(
-    head: Annotated[str, typer.Option(metavar="NAME", help="The head to take apart.")] = "amhf",
-    without: Annotated[
-        list[str] | None,
-        typer.Option(metavar="COMPONENT", help="Only this component; may be repeated.  [default: each of the head's]"),
-    ] = None,
-    subsets: Annotated[bool, typer.Option(help="Train on each subset of modalities too.")] = True,
-    features: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FEATURE[:LAYERS]", help="As in emocache fit; may be repeated.  [default: all]"),
-    ] = None,
-    clips: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="A manifest with other labels.  [default: those in the store]")
-    ] = None,
-    store: StorePath = None,
-    folds: Annotated[str | None, typer.Option(metavar="PROTOCOL", help="As in emocache fit.")] = None,
-    seed: Seed = 0,
-    seeds: Annotated[int, typer.Option(help="Train each variant that many times; scores are the mean.")] = 1,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the head, in all variants; may be repeated."),
-    ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="A JSON file for all scores.")] = None,
-    device: Device = "auto",
-) -> None:
-    """Train a head whole, without each of its components and on each subset of modalities, and print one table."""
-    ablation = emocache.ablate_head(
-        store,
-        head,
-        features=features or None,
-        clips=clips,
-        folds=folds,
-        seed=seed,
-        seeds=seeds,
-        settings=setting or [],
-        without=without or None,
-        subsets=subsets,
-        out=out,
-        device=device,
-    )
-    typer.echo(str(ablation))
 
 
 def blend_labels(
@@ -119,7 +72,7 @@ def blend(
     suffix: Annotated[str, typer.Option(metavar="SUFFIX", help="Of the clips' names in the submission.")] = ".mov",
     store: StorePath = None,
     seed: Seed = 0,
-    out: Out = None,
+    out: RunFolder = None,
     device: Device = "auto",
 ) -> None:
     """Turn runs on the six BLEMORE emotions into blends with relative salience: weights, thresholds, honest scores."""
@@ -144,22 +97,14 @@ def vote(
         str, typer.Option(metavar="NAME", help="What runs are ranked by: waf, accuracy, uar or macro_f1.")
     ] = "waf",
     seed: Seed = 0,
-    out: Out = None,
+    out: RunFolder = None,
 ) -> None:
     """Let runs vote: the most frequent class; in a tie the last-ranked run is dropped until there is none."""
     typer.echo(emocache.vote_runs(runs, metric=metric, seed=seed, out=out).summary())
 
 
-Normalize = Annotated[
-    str, typer.Option(metavar="HOW", help="Standardise by training folds (global), by speaker, or not (none).")
-]
-
-
 def refine(
-    features: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FEATURE[:LAYERS]", help="A feature; may be repeated.  [default: all]"),
-    ] = None,
+    features: Features = None,
     labels_from: Annotated[
         list[str] | None,
         typer.Option(metavar="COLUMN", help="A column of the manifest that votes too; may be repeated."),
@@ -168,14 +113,9 @@ def refine(
         list[str] | None,
         typer.Option(metavar="NAME", help="A weak classifier; may be repeated.  [default: linear and svm-ensemble]"),
     ] = None,
-    clips: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="A manifest.  [default: the clips and labels of the store]")
-    ] = None,
+    clips: Labels = None,
     store: StorePath = None,
-    folds: Annotated[
-        str | None,
-        typer.Option(metavar="PROTOCOL", help="As for fit.  [default: speaker where there are speakers, else 5]"),
-    ] = None,
+    folds: FoldRule = None,
     normalize: Normalize = "global",
     seed: Seed = 0,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The table to write, a new .csv.")] = Path("refined.csv"),
@@ -208,9 +148,7 @@ def mine(
     head: Annotated[str, typer.Option(metavar="NAME", help="The learners' head.")] = "linear",
     rounds: Annotated[int, typer.Option(help="At most so many rounds.")] = 3,
     agree: Annotated[int, typer.Option(help="How many of the four must agree.")] = 3,
-    clips: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="A manifest.  [default: the clips and labels of the store]")
-    ] = None,
+    clips: Labels = None,
     store: StorePath = None,
     normalize: Normalize = "global",
     seed: Seed = 0,
@@ -234,7 +172,6 @@ def mine(
 
 
 HEAD_COMMANDS: Mapping[str, Callable[..., None]] = {
-    "ablate": ablate,
     "fuse": fuse,
     "blend-labels": blend_labels,
     "blend": blend,

@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emocache.errors import BadOption, FitError
+from emocache.heads.amhf.settings import check_components
 from emocache.heads.bootstrap import LEVEL, Resample, interval
 from emocache.heads.contributions import modalities
 from emocache.heads.cross_fit import cross_fit, out_of_fold
-from emocache.heads.matrix import load_matrix
-from emocache.heads.normalize import check_method
-from emocache.heads.problem import Problem, make_problem
+from emocache.heads.problem import Problem
 from emocache.heads.registry import head_class
-from emocache.heads.settings import head_parameters, head_settings
+from emocache.heads.settings import head_parameters
+from emocache.heads.setup import set_up
 from emocache.heads.sheets import sheet_of
 
 COMPONENTS = {
@@ -116,21 +116,31 @@ def ablate_head(
     out: a JSON file for all scores
     raises: NotAStore, UnknownName, BadOption, FitError
     """
-    kind = head_class(head)
-    parameters = head_settings(kind, head, settings)
-    if seeds < 1 or seed < 0:
-        raise BadOption(f"--seed {seed} --seeds {seeds}: a seed is 0 or more, and a head is trained once or more")
-    method = check_method(kind.normalize if normalize is None else normalize)
-    matrix = load_matrix(store, features, clips, mix=mix_layers, tokens=kind.masks)
-    problem = make_problem(matrix, task, targets, folds, method, seed)
+    if out is not None:
+        _check_place(Path(out))
+    setup = set_up(
+        store,
+        head,
+        features=features,
+        clips=clips,
+        task=task,
+        targets=targets,
+        folds=folds,
+        seed=seed,
+        seeds=seeds,
+        normalize=normalize,
+        mix_layers=mix_layers,
+        settings=settings,
+    )
+    problem, parameters = setup.problem, setup.parameters
     plan = [*_components(problem, head, parameters, without)]
     plan += _subsets(problem, head, parameters) if subsets else ()
-    runs = range(seed, seed + seeds)
     compare = _Comparison(problem)
-    full = compare.scored(Planned(f"Full {head}", problem, head, parameters), runs, device)
+    full = compare.scored(Planned(f"Full {head}", problem, head, parameters), setup.seeds, device)
     variants = [compare.variant(f"Full {head}", full)]
-    variants += (compare.variant(planned.name, compare.scored(planned, runs, device), full) for planned in plan)
-    ablation = Ablation(_protocol(problem, head, seeds, compare.over), tuple(variants))
+    variants += (compare.variant(planned.name, compare.scored(planned, setup.seeds, device), full) for planned in plan)
+    told = {"scored": len(compare.rows), "over": compare.over, "notes": list(problem.matrix.notes)}
+    ablation = Ablation(setup.protocol | told, tuple(variants))
     if out is not None:
         _write(ablation, Path(out))
     return ablation
@@ -156,6 +166,7 @@ def _components(
         if without:
             raise BadOption(f"--without {','.join(without)}: {head} has no components; ablate amhf")
         return
+    check_components(without or ())
     gone = tuple(parameters.get("without", ()))
     for name in _left_out(problem, gone) if without is None else without:
         yield Planned(COMPONENTS.get(name, name), problem, head, {**parameters, "without": (*gone, name)})
@@ -230,24 +241,16 @@ class _Comparison:
         return Variant(name, scores, intervals, change, {s: interval(rounds[s] - full[1][s]) for s in rounds})
 
 
-def _protocol(problem: Problem, head: str, seeds: int, over: str) -> dict[str, Any]:
-    return {
-        "head": head,
-        "features": [block.request for block in problem.matrix.blocks],
-        "task": problem.task,
-        "folds": problem.folds.rule,
-        "fold_count": len(problem.folds.names),
-        "scored": len(problem.folds.judged),
-        "seed": problem.seed,
-        "seeds": seeds,
-        "over": over,
-        "notes": list(problem.matrix.notes),
-    }
-
-
 def _points(edges: Sequence[float], *, sign: str = "") -> str:
     low, high = (format(100 * edge, f"{sign}.2f") for edge in edges)
     return f"[{low}, {high}]"
+
+
+def _check_place(out: Path) -> None:
+    """Refuse before anything is trained what could not be written afterwards."""
+    if out.is_dir() or not out.parent.is_dir():
+        why = "is a folder" if out.is_dir() else f"there is no folder {out.parent}"
+        raise FitError(f"{out}: cannot be written: {why}; name another file with --out")
 
 
 def _write(ablation: Ablation, out: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -61,6 +62,7 @@ def _read(x: Tensor, blocks: Sequence[LayoutBlock]) -> tuple[Tensor, Tensor]:
     return values.nan_to_num(0.0), there
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class AttentionHead(TorchHead):
     """Dropout, layers and training of MERTools' `attention` baseline; see `AttentionNetwork`.
 
@@ -77,32 +79,13 @@ class AttentionHead(TorchHead):
     masks: ClassVar[bool] = True
     normalize: ClassVar[str] = "none"
 
-    def __init__(
-        self,
-        *,
-        hidden: int | None = None,
-        dropout: float | None = None,
-        lr: float | None = None,
-        epochs: int = 100,
-        batch: int = 32,
-        weight_decay: float = 1e-5,
-        class_weights: str = "none",
-        layout: Layout | None = None,
-        task: str = "label",
-        seed: int = 0,
-        device: str = "auto",
-    ) -> None:
-        self.hidden = hidden
-        self.dropout = dropout
-        self.lr = lr
-        self.epochs = epochs
-        self.batch = batch
-        self.weight_decay = weight_decay
-        self.class_weights = class_weights
-        self.layout = layout
-        self.task = task
-        self.seed = seed
-        self.device = device
+    hidden: int | None = None
+    dropout: float | None = None
+    lr: float | None = None
+    epochs: int = 100
+    batch: int = 32
+    weight_decay: float = 1e-5
+    class_weights: str = "none"
 
     def drawn(self) -> tuple[int, float, float]:
         """Hidden width, dropout and learning rate of this head: what was given, else what the seed draws."""

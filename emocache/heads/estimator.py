@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from emocache.heads.layout import Layout
 
+
+@dataclass(kw_only=True, eq=False, repr=False)
 class Estimator:
     """Parameters by name, and what `sklearn.base.clone`, cross-validation and grid search look for.
 
-    A subclass stores the parameters of its ``__init__`` unchanged, under their own names.
+    These four every head has (see `head.Head`). A subclass adds its own as fields of a dataclass with the same options,
+    or in an ``__init__`` that stores what it gets unchanged, under its own name.
     """
+
+    layout: Layout | None = None
+    task: str = "label"
+    seed: int = 0
+    device: str = "auto"
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002 (no parameter is an estimator)
         """The parameters given to ``__init__``."""

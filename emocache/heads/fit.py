@@ -14,17 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emocache.errors import BadOption
 from emocache.heads.cross_fit import cross_fit, out_of_fold
 from emocache.heads.folds import TEST
-from emocache.heads.head import TASKS, Head
-from emocache.heads.matrix import load_matrix
-from emocache.heads.normalize import check_method
-from emocache.heads.problem import Problem, make_problem
-from emocache.heads.registry import head_class
+from emocache.heads.problem import Problem
 from emocache.heads.runs import RUN_FORMAT, Run, draft, write_run
 from emocache.heads.scoring import fold_numbers, score_run
-from emocache.heads.settings import RESERVED, head_settings
+from emocache.heads.settings import RESERVED
+from emocache.heads.setup import Setup, set_up
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,18 +66,26 @@ def fit_head(
     device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``
     raises: NotAStore, UnknownName, BadOption, FitError; nothing is left behind then
     """
-    kind = head_class(head)
-    parameters = head_settings(kind, head, settings)
-    method = check_method(kind.normalize if normalize is None else normalize)
-    _refuse_what_cannot_be(kind, head, task, mix_layers, seed, seeds)
-    matrix = load_matrix(store, features, clips, mix=mix_layers, tokens=kind.masks)
-    problem = make_problem(matrix, task, targets, folds, method, seed)
-    record = _record(problem, head, kind(**parameters), seeds)
+    setup = set_up(
+        store,
+        head,
+        features=features,
+        clips=clips,
+        task=task,
+        targets=targets,
+        folds=folds,
+        seed=seed,
+        seeds=seeds,
+        normalize=normalize,
+        mix_layers=mix_layers,
+        settings=settings,
+    )
+    problem, record = setup.problem, _record(setup)
     place = Path(out) if out is not None else RUNS / f"{head}-{record['digest'][:8]}"
     with draft(place, record["recipe"]) as folder:
-        models = cross_fit(problem, kind, parameters, range(seed, seed + seeds), device, title=f"fit {head}")
+        models = cross_fit(problem, setup.kind, setup.parameters, setup.seeds, device, title=f"fit {head}")
         predictions = [out_of_fold(problem, of_seed) for of_seed in models]
-        scores = score_run(problem, _protocol(problem, record), models, predictions)
+        scores = score_run(problem, setup.protocol, models, predictions)
         mean: NDArray[np.float64] = np.mean(predictions, axis=0)
         tables = _table(problem, mean, problem.folds.judged), _train_table(problem, mean)
         run = Run(place, record, scores, tables[0], models, tables[1])
@@ -89,34 +93,22 @@ def fit_head(
     return run
 
 
-def _refuse_what_cannot_be(kind: type[Head], head: str, task: str, mix_layers: str, seed: int, seeds: int) -> None:
-    if seed < 0:
-        raise BadOption(f"--seed {seed}: a seed is 0 or more")
-    if seeds < 1:
-        raise BadOption(f"--seeds {seeds}: a head is trained once or more")
-    if task not in TASKS:
-        raise BadOption(f"--task {task!r} is not known; known: {', '.join(TASKS)}")
-    if task not in kind.tasks:
-        raise BadOption(f"--task {task}: {head} can do {', '.join(kind.tasks)}; choose another --head")
-    if mix_layers == "learned" and not kind.mixes:
-        raise BadOption(f"--mix-layers learned: {head} does not weigh layers itself; choose mean or concat")
-
-
 # --- what the run says -----------------------------------------------------------------------------------------------
 
 
-def _record(problem: Problem, name: str, head: Head, seeds: int) -> dict[str, Any]:
+def _record(setup: Setup) -> dict[str, Any]:
     """``run.json``. The recipe is all that decides the numbers; its digest names the run."""
+    problem, head = setup.problem, setup.kind(**setup.parameters)
     parameters = {key: value for key, value in head.get_params().items() if key not in RESERVED}
     clips = problem.matrix.clips
     targets = problem.labels.tolist() if problem.task == "label" else problem.target.tolist()
     recipe = {
-        "head": {"name": name, "parameters": parameters},
+        "head": {"name": setup.head, "parameters": parameters},
         "features": [asdict(block) for block in problem.matrix.blocks],
         "task": problem.task,
         "normalize": problem.normalize,
         "seed": problem.seed,
-        "seeds": seeds,
+        "seeds": len(setup.seeds),
         "fold_rule": problem.folds.rule,
         "folds": dict(zip(clips, fold_numbers(problem.folds.of), strict=True)),
         "labels": dict(zip(clips, targets, strict=True)),
@@ -131,22 +123,6 @@ def _record(problem: Problem, name: str, head: Head, seeds: int) -> dict[str, An
         "left_out": dict(problem.matrix.left_out),
         "views": dict(problem.matrix.views),
         "versions": {"python": platform.python_version(), **{library: version(library) for library in LIBRARIES}},
-    }
-
-
-def _protocol(problem: Problem, record: Mapping[str, Any]) -> dict[str, Any]:
-    recipe = record["recipe"]
-    return {
-        "head": recipe["head"]["name"],
-        "features": [block.request for block in problem.matrix.blocks],
-        "task": problem.task,
-        "folds": problem.folds.rule,
-        "fold_count": len(problem.folds.names),
-        "normalize": problem.normalize,
-        "seed": problem.seed,
-        "seeds": recipe["seeds"],
-        "clips": len(problem.matrix.clips),
-        "left_out": {why: len(clips) for why, clips in problem.matrix.left_out.items()},
     }
 
 

@@ -30,9 +30,8 @@ class Head(Protocol):
 
     A head does not standardise, divide, score or read a store: it gets rows that are scaled, and whatever it chooses or
     stops by, it holds out of those rows itself. To add one: one file with a class that derives from
-    `estimator.Estimator` (parameters stored unchanged by ``__init__``, all with defaults; each can be set with
-    ``--set``) and one line in `registry`. Networks derive from `torch_head.TorchHead`, which leaves them to
-    say what the network is.
+    `estimator.Estimator` (its parameters all have defaults; each can be set with ``--set``) and one line in `registry`.
+    Networks derive from `torch_head.TorchHead`, which leaves them to say what the network is.
 
     layout: how the columns are shaped; None: one block. Columns behind it say which clip has which feature
     task: what `y` is: see `fit`

@@ -8,6 +8,7 @@ from them; `members` networks that hold out one fifth after the other together s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -26,6 +27,7 @@ Job = tuple[FloatMatrix, NDArray[Any], NDArray[np.str_] | None]
 """What one head is fitted on: rows, targets, speakers, as `Head.fit` takes them."""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class MLPHead(TorchHead):
     """Perceptron with batch norm and dropout, trained by AdamW on a class-weighted, smoothed cross-entropy.
 
@@ -38,38 +40,16 @@ class MLPHead(TorchHead):
     device: ``auto`` is CUDA where there is one
     """
 
-    def __init__(
-        self,
-        *,
-        hidden: Sequence[int] = (1024, 512),
-        dropout: float = 0.3,
-        members: int = 3,
-        epochs: int = 60,
-        patience: int = 5,
-        batch: int = 64,
-        lr: float = 1e-3,
-        weight_decay: float = 1e-2,
-        label_smoothing: float = 0.1,
-        class_weights: str = "balanced",
-        layout: Layout | None = None,
-        task: str = "label",
-        seed: int = 0,
-        device: str = "auto",
-    ) -> None:
-        self.hidden = hidden
-        self.dropout = dropout
-        self.members = members
-        self.epochs = epochs
-        self.patience = patience
-        self.batch = batch
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.label_smoothing = label_smoothing
-        self.class_weights = class_weights
-        self.layout = layout
-        self.task = task
-        self.seed = seed
-        self.device = device
+    hidden: Sequence[int] = (1024, 512)
+    dropout: float = 0.3
+    members: int = 3
+    epochs: int = 60
+    patience: int = 5
+    batch: int = 64
+    lr: float = 1e-3
+    weight_decay: float = 1e-2
+    label_smoothing: float = 0.1
+    class_weights: str = "balanced"
 
     def fit(
         self,

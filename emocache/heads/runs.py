@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import secrets
 import shutil
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,13 +27,15 @@ from emocache.heads.report import report, summary
 if TYPE_CHECKING:
     import pandas as pd
 
-RUN_FORMAT = 2
+RUN_FORMAT = 1
 RECORD = "run.json"
 """Written last: a folder without it is no run."""
 METRICS = "metrics.json"
 OOF = "oof.parquet"
 TRAIN_OOF = "train-oof.parquet"
 REPORT = "report.md"
+ABANDONED_S = 7 * 24 * 3600
+"""A draft this old has lost its writer: no fit takes a week."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,15 @@ def check_format(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def write_run(run: Run, folder: Path) -> None:
-    """Write all files of `run` into `folder`, which exists and is empty; ``run.json`` comes last."""
+    """Write all files of `run` into `folder`, which exists and is empty; ``run.json`` comes last.
+
+    raises: FitError if they cannot be written
+    """
+    with writing(run.path):
+        _write_files(run, folder)
+
+
+def _write_files(run: Run, folder: Path) -> None:
     places = _places(run.record["recipe"]["seed"], len(run.models), len(run.models[0]))
     for row, of_seed in zip(places, run.models, strict=True):
         for place, model in zip(row, of_seed, strict=True):
@@ -141,9 +153,9 @@ def write_run(run: Run, folder: Path) -> None:
     run.oof.to_parquet(folder / OOF, index=False)
     if run.train_oof is not None:
         run.train_oof.to_parquet(folder / TRAIN_OOF, index=False)
-    (folder / METRICS).write_text(_json(run.metrics), encoding="utf-8")
+    write_json(folder / METRICS, run.metrics)
     (folder / REPORT).write_text(report(run.metrics, run.oof, run.record["fold_names"]), encoding="utf-8")
-    (folder / RECORD).write_text(_json(run.record), encoding="utf-8")
+    write_json(folder / RECORD, run.record)
 
 
 def _places(seed: int, seeds: int, folds: int) -> list[list[str]]:
@@ -163,28 +175,62 @@ def draft(out: Path, recipe: Mapping[str, Any]) -> Iterator[Path]:
     recipe: the recipe of the run that is going to be written
     raises: FitError if `out` holds something else, or cannot be written
     """
+    _clear_up(out)
     _refuse_to_replace(out, recipe)
     folder = out.parent / f".{out.name}-{secrets.token_hex(4)}.part"
     try:
-        folder.mkdir(parents=True)
+        with writing(out):
+            folder.mkdir(parents=True)
         yield folder
-        _move(folder, out)
-    except OSError as error:
-        raise FitError(
-            f"{out}: cannot write a run here: {error.strerror or error}; name another folder with --out"
-        ) from error
+        with writing(out):
+            _move(folder, out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Around whatever writes files of the run `out`: a disk that is full, say, is told as that.
+
+    raises: FitError
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise FitError(f"{out}: cannot write a run here: {why}; name another folder with --out") from error
+
+
 def _move(folder: Path, out: Path) -> None:
+    """Put `folder` in the place of `out`. Where a process dies in between, `_clear_up` brings back what was there."""
     if out.exists() and any(out.iterdir()):
         replaced = folder.with_suffix(".old")
         out.rename(replaced)
-        folder.rename(out)
+        try:
+            folder.rename(out)
+        except OSError:
+            replaced.rename(out)
+            raise
         shutil.rmtree(replaced, ignore_errors=True)
     else:
         folder.rename(out)
+
+
+def _clear_up(out: Path) -> None:
+    """Remove what killed processes left beside `out`, and put a run back that one of them had moved aside."""
+    drafts = f".{glob.escape(out.name)}-{8 * '[0-9a-f]'}"
+    for replaced in out.parent.glob(f"{drafts}.old"):
+        with writing(out):
+            if not out.exists():
+                replaced.rename(out)
+        shutil.rmtree(replaced, ignore_errors=True)
+        shutil.rmtree(replaced.with_suffix(".part"), ignore_errors=True)
+    for part in out.parent.glob(f"{drafts}.part"):
+        with suppress(OSError):  # its writer has just finished
+            if time.time() - part.stat().st_mtime > ABANDONED_S:
+                shutil.rmtree(part, ignore_errors=True)
 
 
 def _refuse_to_replace(out: Path, recipe: Mapping[str, Any]) -> None:
@@ -193,7 +239,7 @@ def _refuse_to_replace(out: Path, recipe: Mapping[str, Any]) -> None:
     there = _read_record(out) if out.is_dir() else None
     if there is None:
         raise FitError(f"{out}: something that is no run is already here; name another folder with --out")
-    new, old = json.loads(_json(recipe)), there["recipe"]
+    new, old = json.loads(json.dumps(recipe)), there["recipe"]
     differing = [key for key in dict.fromkeys([*new, *old]) if new.get(key) != old.get(key)]
     if differing:
         raise FitError(
@@ -212,5 +258,6 @@ def _read_record(folder: Path) -> dict[str, Any] | None:
     return record if good else None
 
 
-def _json(value: object) -> str:
-    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+def write_json(path: Path, value: object) -> None:
+    """Write JSON for a person to read, too."""
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")

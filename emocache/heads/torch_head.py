@@ -2,10 +2,9 @@
 
 A subclass says what the network is, and how it is trained:
 
+    @dataclass(kw_only=True, eq=False, repr=False)
     class Perceptron(TorchHead):
-        def __init__(self, *, width=64, layout=None, task="label", seed=0, device="auto"):
-            self.width = width
-            self.layout, self.task, self.seed, self.device = layout, task, seed, device
+        width: int = 64
 
         def build(self, layout, columns, outputs):
             return nn.Sequential(nn.Linear(columns, self.width), nn.ReLU(), nn.Linear(self.width, outputs))
@@ -80,20 +79,11 @@ class TorchHead(Estimator):
     one_thread: ClassVar[bool] = True
     """Whether it computes on one thread of the CPU: see `training.reproducible`."""
 
-    layout: Layout | None
-    task: str
-    seed: int
-    device: str
     members: int = 1
     """Networks; member m stops by the m-th inner fold of the training rows."""
     class_weights: str = "balanced"
     """``balanced``: every class weighs the same in the loss; ``none``: every clip."""
     label_smoothing: float = 0.0
-
-    def __init__(
-        self, *, layout: Layout | None = None, task: str = "label", seed: int = 0, device: str = "auto"
-    ) -> None:
-        self.layout, self.task, self.seed, self.device = layout, task, seed, device
 
     # --- what a subclass says ----------------------------------------------------------------------------------------
 

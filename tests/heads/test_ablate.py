@@ -97,12 +97,35 @@ def test_the_command_prints_the_table(store: Path) -> None:
     assert "| No Temporal Memory | " in done.stdout
 
 
-def test_what_cannot_be_ablated_is_refused(store: Path) -> None:
+def test_dimensions_of_features_as_they_are_can_be_ablated_too(corpus: Corpus, make_store: Callable[..., Path]) -> None:
+    """The options of fit that decide the problem: task, targets, normalize, mix-layers."""
+    rows = [(clip, {**row, "joy": float(corpus.signal[i, 0])}) for i, (clip, row) in enumerate(corpus.rows())]
+    layers = np.stack([corpus.signal, corpus.signal[::-1]], axis=1)
+    store = make_store(rows, Given("tone", corpus.clips, layers, layers=(0, 1)))
+    options = [f"--set={name}={value}" for name, value in TINY.items()]
+    given = ["--task", "dimensional", "--targets", "joy", "--normalize", "none", "--mix-layers", "learned"]
+    out = store.parent / "ablation.json"
+    told = ["ablate", "--store", str(store), "--without", "memory", "--folds", "2", *given, *options, "--out", str(out)]
+    done = CliRunner().invoke(app, [*told, "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    assert "| configuration | CCC (%) | interval |" in done.stdout
+    written = json.loads(out.read_text())
+    assert written["protocol"]["task"] == "dimensional"
+    assert written["protocol"]["normalize"] == "none"
+    assert set(written["variants"][1]["change"]) == {"ccc", "ccc_joy", "rmse_joy"}
+
+
+def test_what_cannot_be_ablated_is_refused(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadOption, match="--without memory: linear has no components; ablate amhf"):
         ablate_head(store, "linear", without=["memory"])
-    with pytest.raises(UnknownName, match="component 'memry' is not known; did you mean memory"):
-        ablate_head(store, without=["memry"], settings=TINY, device="cpu")
-    with pytest.raises(BadOption, match="--seed 0 --seeds 0: a seed is 0 or more"):
+    with monkeypatch.context() as patch:
+        patch.setattr("emocache.heads.ablate.cross_fit", None)  # said before anything is trained
+        with pytest.raises(UnknownName, match="component 'memry' is not known; did you mean memory"):
+            ablate_head(store, without=["memry"], settings=TINY, device="cpu")
+    with pytest.raises(BadOption, match="--seeds 0: a head is trained once or more"):
         ablate_head(store, seeds=0)
-    with pytest.raises(FitError, match=r"cannot be written: .*; name another file with --out"):
-        ablate_head(store, "linear", subsets=False, folds="2", without=None, out=store / "no" / "x.json", device="cpu")
+    with pytest.raises(BadOption, match="--task soft: linear can do label; choose another --head"):
+        ablate_head(store, "linear", task="soft")
+    for out, why in ((store / "no" / "x.json", "there is no folder .*no"), (store, "is a folder")):
+        with pytest.raises(FitError, match=f"cannot be written: {why}; name another file with --out"):
+            ablate_head(store, "linear", out=out)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors import SafetensorError
 
 from emocache.errors import BadOption, FitError, UnknownName
 from emocache.heads import runs
@@ -265,6 +269,96 @@ def test_no_permission_to_write_is_said_before_anything_is_trained(
         fit_head(store, "linear", out=tmp_path / "run")
 
 
+def test_a_disk_that_is_full_is_told_as_that(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be it for weights, which safetensors writes, or for anything else; nothing is left."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    def full_of_weights(*_: object, **__: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    for name, fails in (("emocache.heads.runs.write_json", full), ("safetensors.numpy.save_file", full_of_weights)):
+        monkeypatch.setattr(name, fails)
+        with pytest.raises(FitError, match=r"cannot write a run here: .*No space left"):
+            fit_head(store, "linear", out=tmp_path / "full/run")
+        assert list((tmp_path / "full").iterdir()) == []
+
+
+def test_a_failure_that_is_not_of_writing_keeps_its_name(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error", "cells")
+
+    monkeypatch.setattr("emocache.heads.fit.cross_fit", unreadable)
+    with pytest.raises(OSError, match="Input/output error: 'cells'"):
+        fit_head(store, "linear", out=tmp_path / "deep/run")
+    assert list((tmp_path / "deep").iterdir()) == []
+
+
+KILLED_BETWEEN_RENAMES = """
+import os, sys
+from pathlib import Path
+from emocache.heads import runs
+old = Path.rename
+def rename(self, target):
+    if self.suffix == ".part":
+        os._exit(9)
+    return old(self, target)
+Path.rename = rename
+from emocache.heads.fit import fit_head
+fit_head(sys.argv[1], "linear", out=sys.argv[2])
+"""
+
+
+def test_a_run_that_was_being_replaced_when_the_process_died_is_put_back(store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "runs/mine"
+    fit_head(store, "linear", out=out)
+    (out / "note.txt").write_text("the first")
+    fit_head(store, "linear", seed=1, out=tmp_path / "runs/mine-2")
+    for _ in range(2):
+        died = subprocess.run([sys.executable, "-c", KILLED_BETWEEN_RENAMES, store, out], check=False)
+        assert died.returncode == 9
+    assert not out.exists()
+    with pytest.raises(FitError, match=r"another run is already here \(it differs in seed, folds\)"):
+        fit_head(store, "linear", seed=1, out=out)
+    assert (out / "note.txt").read_text() == "the first"
+    fit_head(store, "linear", out=out)
+    assert not (out / "note.txt").exists()
+    assert sorted(path.name for path in out.parent.iterdir()) == ["mine", "mine-2"]
+
+
+def test_a_run_that_cannot_be_put_in_place_leaves_the_one_that_was_there(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, rename = tmp_path / "runs/mine", Path.rename
+    fit_head(store, "linear", out=out)
+
+    def refused(self: Path, target: Path) -> Path:
+        if self.suffix == ".part":
+            raise PermissionError(13, "Permission denied", str(self))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(FitError, match="cannot write a run here: Permission denied"):
+        fit_head(store, "linear", out=out)
+    assert load_run(out).path == out
+    assert [path.name for path in out.parent.iterdir()] == ["mine"]
+
+
+def test_a_draft_that_nobody_writes_any_more_is_removed_and_a_young_one_is_not(store: Path, tmp_path: Path) -> None:
+    names = (".mine-0123abcd.part", ".mine-00000000.part", ".m")
+    abandoned, young, other = (tmp_path / "runs" / name for name in names)
+    for folder in (abandoned, young, other):
+        folder.mkdir(parents=True)
+        (folder / "oof.parquet").write_text("")
+    for folder in (abandoned, other):
+        os.utime(folder, (0, 0))
+    fit_head(store, "linear", out=tmp_path / "runs/mine")
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [".m", ".mine-00000000.part", "mine"]
+
+
 def test_out_below_a_file_is_refused(store: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(FitError, match="cannot write a run here: Not a directory; name another folder with --out"):
@@ -276,10 +370,10 @@ def test_loading_what_is_no_run_or_a_damaged_one_says_so(store: Path, tmp_path: 
         load_run(tmp_path)
     fit_head(store, "linear", out=tmp_path / "run")
     record = tmp_path / "run/run.json"
-    record.write_text(record.read_text().replace('"format": 2', '"format": 1'))
-    with pytest.raises(FitError, match="a run of format 1, this emocache reads 2; fit it again, or update emocache"):
-        load_run(tmp_path / "run")
     record.write_text(record.read_text().replace('"format": 1', '"format": 2'))
+    with pytest.raises(FitError, match="a run of format 2, this emocache reads 1; fit it again, or update emocache"):
+        load_run(tmp_path / "run")
+    record.write_text(record.read_text().replace('"format": 2', '"format": 1'))
     (tmp_path / "run/oof.parquet").write_bytes(b"nonsense")
     with pytest.raises(FitError, match=r"the run is damaged: .*; fit it again"):
         load_run(tmp_path / "run")

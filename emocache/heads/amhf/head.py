@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import nn
@@ -20,6 +21,7 @@ WIDE = 256
 """From this width on, products are worth more than one thread."""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class AMHFHead(TorchHead):
     """Reliability-aware fusion of any number of modalities, guided by one of them. Defaults are the paper's.
 
@@ -38,78 +40,36 @@ class AMHFHead(TorchHead):
 
     masks: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        *,
-        guide: str = "audio",
-        without: Sequence[str] = (),
-        dim: int = 512,
-        groups: int = 8,
-        experts: int = 4,
-        expert_hidden: int = 512,
-        top_k: int = 2,
-        slots: int = 10,
-        layers: int = 3,
-        attention_heads: int = 8,
-        hidden: int = 512,
-        gamma: float = 1.0,
-        dropout: float = 0.15,
-        drop_path: float = 0.2,
-        lambda_mod: float = 0.3,
-        lambda_orth: float = 0.01,
-        lambda_bal: float = 0.01,
-        epochs: int = 80,
-        patience: int = 10,
-        batch: int = 144,
-        lr: float = 2e-4,
-        min_lr: float = 1e-6,
-        warmup: float = 3,
-        weight_decay: float = 0.05,
-        clip: float = 1.0,
-        label_smoothing: float = 0.1,
-        mixup: float = 0.2,
-        cutmix: float = 0.3,
-        class_weights: str = "none",
-        members: int = 1,
-        layout: Layout | None = None,
-        task: str = "label",
-        seed: int = 0,
-        device: str = "auto",
-    ) -> None:
-        self.guide = guide
-        self.without = without
-        self.dim = dim
-        self.groups = groups
-        self.experts = experts
-        self.expert_hidden = expert_hidden
-        self.top_k = top_k
-        self.slots = slots
-        self.layers = layers
-        self.attention_heads = attention_heads
-        self.hidden = hidden
-        self.gamma = gamma
-        self.dropout = dropout
-        self.drop_path = drop_path
-        self.lambda_mod = lambda_mod
-        self.lambda_orth = lambda_orth
-        self.lambda_bal = lambda_bal
-        self.epochs = epochs
-        self.patience = patience
-        self.batch = batch
-        self.lr = lr
-        self.min_lr = min_lr
-        self.warmup = warmup
-        self.weight_decay = weight_decay
-        self.clip = clip
-        self.label_smoothing = label_smoothing
-        self.mixup = mixup
-        self.cutmix = cutmix
-        self.class_weights = class_weights
-        self.members = members
-        self.layout = layout
-        self.task = task
-        self.seed = seed
-        self.device = device
+    guide: str = "audio"
+    without: Sequence[str] = ()
+    dim: int = 512
+    groups: int = 8
+    experts: int = 4
+    expert_hidden: int = 512
+    top_k: int = 2
+    slots: int = 10
+    layers: int = 3
+    attention_heads: int = 8
+    hidden: int = 512
+    gamma: float = 1.0
+    dropout: float = 0.15
+    drop_path: float = 0.2
+    lambda_mod: float = 0.3
+    lambda_orth: float = 0.01
+    lambda_bal: float = 0.01
+    epochs: int = 80
+    patience: int = 10
+    batch: int = 144
+    lr: float = 2e-4
+    min_lr: float = 1e-6
+    warmup: float = 3.0
+    weight_decay: float = 0.05
+    clip: float = 1.0
+    label_smoothing: float = 0.1
+    mixup: float = 0.2
+    cutmix: float = 0.3
+    class_weights: str = "none"
+    members: int = 1
 
     def build(self, layout: Layout, columns: int, outputs: int) -> nn.Module:  # noqa: ARG002 (masking: no more columns)
         """The network for a layout.

@@ -22,10 +22,10 @@ from emocache.heads.blends.stability import stability_svg
 from emocache.heads.blends.thresholds import SEARCHES, Thresholds, find_thresholds
 from emocache.heads.blends.truth import EMOTIONS, blends_of_names, read_metadata
 from emocache.heads.fusion.fuse import WORKERS
-from emocache.heads.fusion.fused import Fusion, predict_fused, write_json
+from emocache.heads.fusion.fused import Fusion, predict_fused
 from emocache.heads.fusion.members import Members, read_members
 from emocache.heads.fusion.scored import oof_of, sources_of, spread
-from emocache.heads.runs import METRICS, OOF, RECORD, REPORT, RUN_FORMAT, draft
+from emocache.heads.runs import METRICS, OOF, RECORD, REPORT, RUN_FORMAT, draft, write_json, writing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,11 +103,11 @@ def blend_runs(
         oof = oof_of(members, fitted.fused).drop(columns="label")
         oof = oof.assign(thresholds=as_text(fitted.decided), continuous=as_text(fitted.regressed), true=as_text(true))
         run = BlendRun(place, record, _document(members, true, fitted, search), oof)
+        pages = {STABILITY: stability_svg(_parts(members, true, fitted)), REPORT: blend_page(run.metrics)}
         if test is not None:
-            text = _submission(run, members, fitted, salience, test, store, suffix, device)
-            (folder / SUBMISSION).write_text(text, encoding="utf-8")
-        (folder / STABILITY).write_text(stability_svg(_parts(members, true, fitted)), encoding="utf-8")
-        _write(run, folder)
+            pages[SUBMISSION] = _submission(run, members, fitted, salience, test, store, suffix, device)
+        with writing(place):
+            _write(run, pages, folder)
     return run
 
 
@@ -244,9 +244,10 @@ def _document(members: Members, true: IntArray, fitted: _CrossFit, search: str) 
     }
 
 
-def _write(run: BlendRun, folder: Path) -> None:
+def _write(run: BlendRun, pages: Mapping[str, str], folder: Path) -> None:
     run.oof.to_parquet(folder / OOF, index=False)
-    (folder / REPORT).write_text(blend_page(run.metrics), encoding="utf-8")
+    for name, text in pages.items():
+        (folder / name).write_text(text, encoding="utf-8")
     write_json(folder / METRICS, run.metrics)
     write_json(folder / RECORD, run.record)
 

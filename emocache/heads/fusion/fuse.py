@@ -15,14 +15,11 @@ from numpy.typing import NDArray
 
 from emocache.errors import FitError
 from emocache.heads.fusion.fused import (
-    TEST,
-    TEST_METRICS,
     Fusion,
     fused_table,
     predict_fused,
     score_fusion,
     write_fusion,
-    write_json,
 )
 from emocache.heads.fusion.members import Members, divided, read_members, tested
 from emocache.heads.fusion.objective import LargestClass, check_metric
@@ -90,9 +87,7 @@ def fuse_runs(
         table = _test_table(fusion, members, test, store, device)
         if table is not None:
             fusion = replace(fusion, test=score_fusion(fusion, table, test or members.runs[0].path))
-            table.to_parquet(folder / TEST, index=False)
-            write_json(folder / TEST_METRICS, fusion.test)
-        write_fusion(fusion, folder)
+        write_fusion(fusion, folder, table)
     return fusion
 
 

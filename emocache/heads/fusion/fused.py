@@ -16,7 +16,7 @@ from emocache.errors import FitError
 from emocache.heads import metrics as scoring
 from emocache.heads.fusion.members import read_member
 from emocache.heads.report import report, summary, title
-from emocache.heads.runs import METRICS, OOF, RECORD, REPORT, load_run
+from emocache.heads.runs import METRICS, OOF, RECORD, REPORT, load_run, write_json, writing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,18 +77,21 @@ def load_fusion(path: str | Path) -> Fusion:
     return Fusion(member.path, member.record, metrics, member.oof.reset_index(drop=True))
 
 
-def write_fusion(fusion: Fusion, folder: Path) -> None:
-    """Write all files of `fusion` into `folder`, which exists and is empty; ``run.json`` comes last."""
-    fusion.oof.to_parquet(folder / OOF, index=False)
+def write_fusion(fusion: Fusion, folder: Path, tested: pd.DataFrame | None) -> None:
+    """Write all files of `fusion` into `folder`, which exists and is empty; ``run.json`` comes last.
+
+    tested: the fused probabilities of the clips that `fusion.test` scores, if there are any
+    raises: FitError if they cannot be written
+    """
     page = report(fusion.metrics, fusion.oof, fusion.record["fold_names"]) + _page(fusion.metrics["fusion"])
-    (folder / REPORT).write_text(page, encoding="utf-8")
-    write_json(folder / METRICS, fusion.metrics)
-    write_json(folder / RECORD, fusion.record)
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write JSON for a person to read, too."""
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    with writing(fusion.path):
+        if tested is not None:
+            tested.to_parquet(folder / TEST, index=False)
+            write_json(folder / TEST_METRICS, fusion.test)
+        fusion.oof.to_parquet(folder / OOF, index=False)
+        (folder / REPORT).write_text(page, encoding="utf-8")
+        write_json(folder / METRICS, fusion.metrics)
+        write_json(folder / RECORD, fusion.record)
 
 
 # --- other clips -----------------------------------------------------------------------------------------------------

@@ -17,12 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emocache.errors import FitError
-from emocache.heads.fusion.fused import write_json
 from emocache.heads.fusion.members import Members, read_members
 from emocache.heads.fusion.objective import LargestClass, check_metric
 from emocache.heads.fusion.scored import oof_of, scores_of, sources_of
 from emocache.heads.report import report, summary, title
-from emocache.heads.runs import METRICS, OOF, RECORD, REPORT, RUN_FORMAT, draft
+from emocache.heads.runs import METRICS, OOF, RECORD, REPORT, RUN_FORMAT, draft, write_json, writing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,11 +113,12 @@ def vote_runs(
         told = dict(zip(members.names, singles.tolist(), strict=True))
         document["vote"] = {"metric": metric, "ranking": ranking, "singles": told}
         run = VoteRun(place, record, document, oof_of(members, shares))
-        run.oof.to_parquet(folder / OOF, index=False)
         page = report(run.metrics, run.oof, members.fold_names)
-        (folder / REPORT).write_text(page, encoding="utf-8")
-        write_json(folder / METRICS, run.metrics)
-        write_json(folder / RECORD, record)
+        with writing(place):
+            run.oof.to_parquet(folder / OOF, index=False)
+            (folder / REPORT).write_text(page, encoding="utf-8")
+            write_json(folder / METRICS, run.metrics)
+            write_json(folder / RECORD, record)
     return run
 
 
