@@ -14,8 +14,9 @@ from typing import Any, Protocol, cast, runtime_checkable
 from emocache.extract.faces.detectors import FaceDetector
 from emocache.extract.faces.track import Face, Track, follow
 from emocache.extract.media.audio_readers import SoundTap
+from emocache.extract.media.media_file import MediaFile
 from emocache.extract.media.pixels import Rgb
-from emocache.extract.media.video import Frame, FrameSampler, VideoPass
+from emocache.extract.media.video import Frame, FrameSampler, VideoPass, open_file
 from emocache.spec import Decoded, Shared, Source
 
 PART_FRAMES = 2
@@ -59,8 +60,13 @@ def decode(reader: FrameReader, source: Source, shared: Shared | None = None) ->
     mine = [cast(FrameReader, who) for who, what in shared.jobs if what == source and isinstance(who, FrameReader)]
     alike = [other for other in dict.fromkeys([reader, *mine]) if other.sampler.policy == reader.sampler.policy]
     key: Hashable = ("video", source, reader.sampler.policy)
-    found = shared.once(key, lambda: read_clip(alike, source, _tap(source, shared)))
+    found = shared.once(key, lambda: read_clip(alike, source, _tap(source, shared), _opened(source, shared)))
     return found[reader]
+
+
+def _opened(source: Source, shared: Shared) -> MediaFile:
+    """The clip's file, open for all who read it."""
+    return shared.once(("file", source.path), lambda: open_file(source))
 
 
 def _tap(source: Source, shared: Shared) -> SoundTap | None:
@@ -74,11 +80,11 @@ def _tap(source: Source, shared: Shared) -> SoundTap | None:
 
 
 def read_clip(
-    readers: Sequence[FrameReader], source: Source, sound: SoundTap | None = None
+    readers: Sequence[FrameReader], source: Source, sound: SoundTap | None = None, file: MediaFile | None = None
 ) -> dict[FrameReader, Decoded]:
-    """One pass for several readers, whose samplers have one policy. sound: hears the sound on the way."""
+    """One pass for several readers, whose samplers have one policy. sound, file: as `VideoPass` has them."""
     samplers = list(dict.fromkeys(reader.sampler for reader in readers))
-    video = VideoPass(samplers, source, sound)
+    video = VideoPass(samplers, source, sound, file)
     with ThreadPoolExecutor(1, "find") as finder, ThreadPoolExecutor(1, "look") as looker:
         desks = [_Desk([one for one in readers if one.sampler == sampler], finder, looker) for sampler in samplers]
         for number, frame in video:
