@@ -16,6 +16,7 @@ from emocache.extract.target import Known, Target
 from emocache.spec import (
     COMPUTE_DTYPES,
     RECIPE_VERSION,
+    Draw,
     Encoder,
     Modality,
     Recipe,
@@ -114,18 +115,27 @@ class Planner:
                 return dtype, True
         return (fast, False) if fast_in_bfloat16(self.chosen_device) else (exact, True)
 
+    def drawn(self, draw: Draw) -> Recipe:
+        """The recipe of a feature that a decoder draws on."""
+        return self._written(draw.encoder, draw.modality, draw.settings(), "tokens", "float32", "float32")
+
     def _recipe(self, encoder: Encoder, pooling: str, dtype: str) -> Recipe:
-        joined = {"text": self.texts} if self.texts is not None and encoder.modality == "text" else {}
+        return self._written(encoder.name, encoder.modality, encoder.recipe(), pooling, dtype, self.storage)
+
+    def _written(
+        self, encoder: str, modality: Modality, settings: Mapping[str, Any], pooling: str, dtype: str, storage: str
+    ) -> Recipe:
+        joined = {"text": self.texts} if self.texts is not None and modality == "text" else {}
         return Recipe(
             {
                 "recipe_version": RECIPE_VERSION,
-                "encoder": encoder.name,
-                "modality": encoder.modality,
-                "settings": dict(encoder.recipe()),
+                "encoder": encoder,
+                "modality": modality,
+                "settings": dict(settings),
                 **joined,
                 "pooling": pooling,
                 "compute_dtype": dtype,
-                "storage_dtype": self.storage,
+                "storage_dtype": storage,
             }
         )
 

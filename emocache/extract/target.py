@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +114,18 @@ class Target:
             return np.zeros((len(keys), len(layers)), dtype=np.bool_)
         with disk_errors(self.path):
             return self._open.features[recipe.feature_name].holding(keys, layers)
+
+    def rows(self, recipe: Recipe, keys: Sequence[bytes]) -> Iterator[NDArray[Any] | None]:
+        """The rows ``(row, dim)`` of layer 0 of some contents; None of what the store does not hold."""
+        there = self.holding(recipe, keys, [0])[:, 0] if keys else np.zeros(0, np.bool_)
+        if not there.any():
+            yield from repeat(None, len(keys))
+            return
+        with disk_errors(self.path):
+            held = [key for key, holds in zip(keys, there, strict=True) if holds]
+            values, offsets = self._open.features[recipe.feature_name].read_ragged_keys(held, [0])
+        parts = iter(np.split(values[:, 0], offsets[1:-1]))
+        yield from (next(parts) if holds else None for holds in there)
 
     def known(self, recipe: Recipe) -> Known:
         """What the ledger of a feature says of what failed."""

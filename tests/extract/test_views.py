@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,10 @@ import pytest
 from numpy.typing import NDArray
 
 from emocache.errors import MediaError, NoStream
-from emocache.extract.encoders.face_boxes import COLUMNS, BoxReader, FaceBoxes
+from emocache.extract.encoders.face_boxes import BoxReader, FaceBoxes
 from emocache.extract.encoders.face_hog import FaceCrops
+from emocache.extract.faces.boxes import COLUMNS
 from emocache.extract.faces.mtcnn import Mtcnn
-from emocache.extract.faces.track import Face
 from emocache.extract.media import pictures
 from emocache.extract.media.audio import AudioDecoder
 from emocache.extract.media.pictures import Pictures
@@ -29,49 +28,13 @@ from emocache.extract.media.video import FrameSampler
 from emocache.extract.views.pictures import PictureReader
 from emocache.spec import Decoded, Shared, Source
 
+from .bright import Bright, faces
 from .video_files import cut, every_ms, number, numbered, portrait, turn, write_sound, write_video
 
 STEADY = every_ms(40, 50)
 AS_IS = Pixels((64, 96))
 """Leaves the frames of `numbered` as they are."""
 SMALL = Pixels((32, 32))
-
-
-@dataclass(frozen=True)
-class Bright:
-    """A detector that takes bright squares for faces, the upper left one first: exact and quick."""
-
-    name: str = "mediapipe"
-    batch: int = 1
-
-    def recipe(self) -> dict[str, str]:
-        return {"name": self.name}
-
-    def fetch(self) -> None: ...
-
-    def prepare(self) -> None: ...
-
-    def detect(self, frames: Sequence[NDArray[np.uint8]]) -> list[list[Face]]:
-        return [list(self._faces(frame)) for frame in frames]
-
-    def _faces(self, frame: NDArray[np.uint8]) -> Iterator[Face]:
-        from skimage.measure import label, regionprops
-
-        height, width = frame.shape[:2]
-        for region in regionprops(label(frame[..., 1] > 150)):
-            top, left, bottom, right = region.bbox
-            points = np.array([[left, top], [right, top], [left, bottom], [right, bottom]]) / (width, height)
-            yield Face((left / width, top / height, right / width, bottom / height), 0.9, points)
-
-
-def faces(*boxes: tuple[int, int, int, int] | None, height: int = 96, width: int = 128) -> NDArray[np.uint8]:
-    """A dark frame with bright squares: x, y, side, brightness."""
-    frame = np.full((height, width, 3), 30, np.uint8)
-    for box in boxes:
-        if box is not None:
-            x, y, side, value = box
-            frame[y : y + side, x : x + side] = value
-    return frame
 
 
 def read(reader: Any, path: Path) -> Decoded:
@@ -352,11 +315,13 @@ def test_boxes_are_a_feature_of_their_own(tmp_path: Path) -> None:
     assert rows.dtype == np.float32
     assert COLUMNS[:3] == ("time_s", "found", "confidence")
     assert rows[:, :3] == pytest.approx(np.array([[0.25, 1, 0.9], [0.75, 1, 0.9], [1.25, 0, 0], [1.75, 0, 0]]))
-    assert rows[0, 3:] == pytest.approx([0.25, 0.25, 0.5, 56 / 96], abs=0.02)
-    assert rows[2, 3:] == pytest.approx([0.125, 0, 0.875, 1])  # the centred square
+    assert rows[0, 3:7] == pytest.approx([0.25, 0.25, 0.5, 56 / 96], abs=0.02)
+    assert rows[0, 7:9] == pytest.approx(rows[0, 3:5])  # `Bright` calls the corners eyes
+    assert rows[2, 3:] == pytest.approx([0.125, 0, 0.875, 1, *[0.5] * 8, 0, 0])  # the centred square
+    assert rows[:, 15:].tolist() == [[1, 0], [1, 0], [0, 0], [0, 0]]
     encoder.load("cpu", "float32", [0])
     found, lengths = encoder.forward([rows, rows[:1]], [0])
-    assert (tuple(found.shape), list(lengths)) == ((2, 1, 4, 7), [4, 1])
+    assert (tuple(found.shape), list(lengths)) == ((2, 1, 4, 17), [4, 1])
     assert encoder.recipe()["video"] == {"frames": "4", "sampling": "midpoints by time", "decoder": "decord, else av"}
 
 
