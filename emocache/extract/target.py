@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -48,6 +49,7 @@ LIBRARIES = (
     "facenet-pytorch",
 )
 """Their versions stand beside a recipe; they are not part of it."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
 ROSTER_CHUNK = 16_384
 """Clips named together in a new store: bounds what lies in memory as objects."""
 MOST_WRITERS = 8
@@ -63,9 +65,11 @@ def disk_errors(where: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        file = "" if error.filename is None else f" ({error.filename})"
+        advice = "make room on its disk and" if error.errno in FULL else "mend this and"
         raise StoreError(
-            f"{where}: {error.strerror or error} ({error.filename or 'no file named'}); what was committed before is "
-            "safe, run the same command again when this is mended"
+            f"{where}: {error.strerror or error}{file}; what was committed before is safe: {advice} run the same "
+            "command again"
         ) from error
 
 
