@@ -281,9 +281,31 @@ Decoder = Callable[[Source], Decoded]
 Several encoders asked for together share one call if their decoders are equal and hashable. A decoder that also has a
 method ``decode_shared(source, shared: Shared) -> Decoded`` is called through it, and may share parts of its work with
 the other decoders of the same clip. One that has a method ``prepare()`` is told when the process starts, while networks
-are still being loaded: it may import and build what takes long.
+are still being loaded: it may import and build what takes long. One that has an attribute ``draws_on``, a `Draw` or
+None, is spared a part of its work where the store holds that feature of the clip.
 """
 COMPUTE_DTYPES = ("float32", "bfloat16", "float16")
+
+
+class Draw(Protocol):
+    """A feature whose rows, pooled as ``tokens`` and kept in float32, spare a decoder a part of its work; hashable.
+
+    The numbers that come out must be the same without it: it is no part of a recipe.
+    """
+
+    @property
+    def encoder(self) -> str:
+        """The encoder's registered name."""
+        ...
+
+    @property
+    def modality(self) -> Modality:
+        """What that encoder reads."""
+        ...
+
+    def settings(self) -> Mapping[str, Any]:
+        """What its `Encoder.recipe` says."""
+        ...
 
 
 class Shared:
@@ -291,10 +313,12 @@ class Shared:
 
     It lives for one clip. What holds a resource must let go of it when it is garbage collected.
     jobs: all that is decoded of this clip: who reads what, in the order of calls
+    held: rows ``(row, dim)`` float32 of this clip out of the store, for decoders that draw on them
     """
 
-    def __init__(self, jobs: Sequence[tuple[Decoder, Source]] = ()) -> None:
+    def __init__(self, jobs: Sequence[tuple[Decoder, Source]] = (), held: Mapping[Draw, Any] | None = None) -> None:
         self.jobs = tuple(jobs)
+        self.held: Mapping[Draw, Any] = held or {}
         self._made: dict[Hashable, Any] = {}
         self._failed: dict[Hashable, Exception] = {}
 

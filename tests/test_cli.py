@@ -66,8 +66,8 @@ def test_the_list_of_encoders_says_what_each_one_is(folder: Path) -> None:
 def test_extracting_says_first_what_it_will_do_and_then_what_it_did(folder: Path) -> None:
     said = emocache("extract", "--encoder", "prosody", "--store", "fresh.zarr", cwd=folder)
     assert "24 clips: 0 held, 24 to compute" in said
-    assert "24 clips computed, 0 already held, 0 failed in" in said
-    assert "where the time went: load" in said
+    assert "24 clips computed, 0 already held, 0 failed → fresh.zarr" in said
+    assert " s in all; where the time went: load" in said
     again = emocache("extract", "--encoder", "prosody", "--store", "fresh.zarr", cwd=folder)
     assert "24 clips: 24 held, 0 to compute" in again
     assert "0 clips computed, 24 already held" in again
@@ -83,8 +83,8 @@ def test_a_self_check_is_printed_with_its_bar(folder: Path) -> None:
 def test_several_encoders_and_poolings_print_a_summary_each(folder: Path) -> None:
     encoders = ["--encoder", "prosody", "--encoder", "char-ngram"]
     said = emocache("extract", *encoders, "--pool", "mean", "--pool", "stats7", "--store", "both.zarr", cwd=folder)
-    assert said.count("24 clips computed, 0 already held, 0 failed in") == 4
-    assert said.count("where the time went") == 1
+    assert said.count("24 clips computed, 0 already held, 0 failed →") == 4
+    assert said.count(" s in all; where the time went") == 1, "they share one walk, so no time is one's own"
 
 
 def test_a_clip_that_fails_ends_with_exit_code_3_and_is_named(folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -9,19 +10,22 @@ from typing import Any
 
 from emocache.errors import BadOption, EmocacheError
 from emocache.extract.contents import Contents
-from emocache.extract.device import choose_device, compute_dtype, fast_in_bfloat16
+from emocache.extract.device import choose_device, compute_dtype, fast_in_bfloat16, is_slow
 from emocache.extract.plan import Plan, Work, make_plan
 from emocache.extract.requests import Request
 from emocache.extract.target import Known, Target
 from emocache.spec import (
     COMPUTE_DTYPES,
     RECIPE_VERSION,
+    Draw,
     Encoder,
     Modality,
     Recipe,
     bytes_text,
     parse_layers,
 )
+
+log = logging.getLogger("emocache")
 
 STORAGE_DTYPES = ("float32", "float16")
 AUTO = "auto"
@@ -85,7 +89,21 @@ class Planner:
                     f"--encoder {request.asked!r} asks for a feature that another --encoder asks for too; "
                     f"name its layers together, as in {request.card.name}:6,12-16"
                 )
+        self._tell_of_slow_dtypes(found)
         return found
+
+    def _tell_of_slow_dtypes(self, assignments: Sequence[Assignment]) -> None:
+        """Say, once, that a dtype that was asked for is slow here."""
+        for each in assignments:
+            chosen = self.dtype == each.dtype and len(each.encoder.dtypes) > 1 and each.work.layers
+            if chosen and is_slow(each.dtype, self.chosen_device):
+                better, _ = self._automatic(each.encoder)
+                log.warning(
+                    "--dtype %s: %s is not known to be fast in it, and may take longer than in float32; "
+                    "--dtype auto would take %s",
+                    *(each.dtype, self.chosen_device, better),
+                )
+                return
 
     def one(self, request: Request, dtype: str | None = None) -> Assignment:
         """The assignment of one request. dtype: instead of what the user asked for."""
@@ -106,6 +124,10 @@ class Planner:
         """The compute dtype, and whether nothing need be proved for it."""
         if self.dtype != AUTO:
             return compute_dtype(encoder, self.dtype), True
+        return self._automatic(encoder)
+
+    def _automatic(self, encoder: Encoder) -> tuple[str, bool]:
+        """What ``auto`` takes, and whether nothing need be proved for it."""
         fast, exact = "bfloat16", "float32"
         if len(encoder.dtypes) == 1 or fast not in encoder.dtypes:
             return compute_dtype(encoder, exact), True
@@ -114,18 +136,27 @@ class Planner:
                 return dtype, True
         return (fast, False) if fast_in_bfloat16(self.chosen_device) else (exact, True)
 
+    def drawn(self, draw: Draw) -> Recipe:
+        """The recipe of a feature that a decoder draws on."""
+        return self._written(draw.encoder, draw.modality, draw.settings(), "tokens", "float32", "float32")
+
     def _recipe(self, encoder: Encoder, pooling: str, dtype: str) -> Recipe:
-        joined = {"text": self.texts} if self.texts is not None and encoder.modality == "text" else {}
+        return self._written(encoder.name, encoder.modality, encoder.recipe(), pooling, dtype, self.storage)
+
+    def _written(
+        self, encoder: str, modality: Modality, settings: Mapping[str, Any], pooling: str, dtype: str, storage: str
+    ) -> Recipe:
+        joined = {"text": self.texts} if self.texts is not None and modality == "text" else {}
         return Recipe(
             {
                 "recipe_version": RECIPE_VERSION,
-                "encoder": encoder.name,
-                "modality": encoder.modality,
-                "settings": dict(encoder.recipe()),
+                "encoder": encoder,
+                "modality": modality,
+                "settings": dict(settings),
                 **joined,
                 "pooling": pooling,
                 "compute_dtype": dtype,
-                "storage_dtype": self.storage,
+                "storage_dtype": storage,
             }
         )
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
 from emocache.extract.assignment import Assignment, Planner
+from emocache.extract.batches import Ready
+from emocache.extract.draws import Draws
 from emocache.extract.lane import Clock, Lane, Result
 from emocache.extract.pipeline import Pipeline
 from emocache.extract.plan import Walk, Work, distinct
@@ -41,11 +44,12 @@ class Crew:
     pool: DecodePool
     clock: Clock
     workers: int
+    draws: Draws
     checks: list[str] = field(default_factory=list)
 
     def work(self) -> Iterator[Result]:
         """Everything that is missing, as it gets done."""
-        return Pipeline(self.lanes, self.clock).run(self.walk.jobs(), self.pool)
+        return Pipeline(self.lanes, self.clock, self.draws.held).run(self.walk.jobs(), self.pool)
 
 
 @contextmanager
@@ -67,11 +71,15 @@ def hired(
     count = workers or min(MOST_WORKERS, os.cpu_count() or 1)
     ready = list(assignments)
     checks: list[str] = []
+    draws = Draws.of(decoders, planner)
+    for line in draws.describe():
+        log.info("%s", line)
     clock, started = Clock(), time.perf_counter()
     with DecodePool(decoders, count, clip_timeout_s, STAND_BACK if device == "cpu" else 0) as pool:
         pool.start()
         for number, decoder in zip(busy, decoder_of, strict=True):
-            ready[number] = _prepared(ready[number], planner, pool, decoder, checks, self_check=self_check)
+            sampled = partial(_sampled, pool=pool, decoder=decoder, draws=draws)
+            ready[number] = _prepared(ready[number], planner, sampled, checks, self_check=self_check)
         clock.prepare = time.perf_counter() - started
         working = [place for place, number in enumerate(busy) if ready[number].work.layers]
         lane_of: list[int | None] = [None] * len(ready)
@@ -79,7 +87,7 @@ def hired(
             lane_of[busy[place]] = lane
         lanes = [_lane(ready[busy[place]], planner, clock) for place in working]
         walk = Walk([ready[busy[place]].work for place in working], [decoder_of[place] for place in working])
-        yield Crew(ready, lanes, lane_of, walk, pool, clock, count, checks)
+        yield Crew(ready, lanes, lane_of, walk, pool, clock, count, draws, checks)
 
 
 def _lane(assignment: Assignment, planner: Planner, clock: Clock) -> Lane:
@@ -87,8 +95,20 @@ def _lane(assignment: Assignment, planner: Planner, clock: Clock) -> Lane:
     return Lane(assignment.encoder, planner.poolings, storage, planner.chosen_device, clock)
 
 
+def _sampled(work: Work, count: int, *, pool: DecodePool, decoder: int, draws: Draws) -> list[Ready]:
+    """A few clips of which something is missing, else of all, decoded."""
+    missing = np.flatnonzero(work.missing.any(axis=1))
+    chosen = missing if len(missing) else np.arange(len(work.contents))
+    return decode_some(work.contents, spread(chosen, count), decoder, pool, draws.held)
+
+
 def _prepared(
-    assignment: Assignment, planner: Planner, pool: DecodePool, decoder: int, checks: list[str], *, self_check: bool
+    assignment: Assignment,
+    planner: Planner,
+    sampled: Callable[[Work, int], list[Ready]],
+    checks: list[str],
+    *,
+    self_check: bool,
 ) -> Assignment:
     """Load one encoder, and look at a few clips where something is to be known of them."""
     work, encoder = assignment.work, assignment.encoder
@@ -97,10 +117,7 @@ def _prepared(
     uncounted = any(plan.bytes is None and plan.passes for plan in work.plans)
     if not (self_check or uncounted or not assignment.proven):
         return assignment
-    missing = np.flatnonzero(work.missing.any(axis=1))
-    chosen = missing if len(missing) else np.arange(len(work.contents))
-    wanted = COUNTED_CLIPS if assignment.proven and not self_check else CHECKED_CLIPS
-    sample = decode_some(work.contents, spread(chosen, wanted), decoder, pool)
+    sample = sampled(work, COUNTED_CLIPS if assignment.proven and not self_check else CHECKED_CLIPS)
     if self_check or not assignment.proven:
         check = check_batches(encoder, assignment.dtype, layers, sample)
         checks.append(str(check))
@@ -108,7 +125,7 @@ def _prepared(
         if not assignment.proven and not check.passed:
             log.info("%s: extracted in float32 instead", encoder.name)
             exact = replace(planner.one(assignment.request, "float32"), proven=True)
-            return _prepared(exact, planner, pool, decoder, checks, self_check=self_check)
+            return _prepared(exact, planner, sampled, checks, self_check=self_check)
         check.demand()
     if not uncounted:
         return assignment

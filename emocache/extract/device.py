@@ -38,6 +38,21 @@ def fast_in_bfloat16(device: str) -> bool:
     return False
 
 
+def is_slow(dtype: str, device: str) -> bool:
+    """Whether a device is not known to compute faster in `dtype` than in float32.
+
+    A processor without the arithmetic converts back and forth, and takes longer instead.
+    """
+    if dtype == "float32" or device.startswith("mps"):
+        return False
+    if dtype == "bfloat16":
+        return not fast_in_bfloat16(device)
+    import torch
+
+    able = torch.cpu.get_capabilities()
+    return device == "cpu" and not (able.get("amx_fp16") or able.get("avx512_fp16"))
+
+
 def compute_dtype(encoder: Encoder, asked: str) -> str:
     """The dtype that an encoder computes in when `asked` is wanted: its only one, whatever is asked for.
 

@@ -58,15 +58,14 @@ class Extraction:
 
     def __str__(self) -> str:
         lines = [line for summary in self for line in self._lines(summary)]
-        if self.time_spent:
-            spent = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in self.time_spent.items())
-            lines.append(f"where the time went: {spent}")
+        spent = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in self.time_spent.items())
+        lines.append(f"{self.seconds:.1f} s in all" + (f"; where the time went: {spent}" if spent else ""))
         lines += [f"now other content than before under the name {clip}" for clip in self.moved]
         lines += [f"failed {clip}: {message}" for clip, message in self.failed.items()]
         return "\n".join(lines)
 
     def _lines(self, summary: Summary) -> Iterator[str]:
         done = f"{summary.computed} clips computed, {summary.held} already held, {len(summary.failed)} failed"
-        yield f"{done} in {self.seconds:.1f} s → {self.store} · {summary.feature}"
+        yield f"{done} → {self.store} · {summary.feature}"
         if summary.absent:
             yield f"{summary.absent} clips have nothing that this encoder reads"

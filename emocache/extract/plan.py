@@ -191,10 +191,12 @@ class Work:
 class Job:
     """All that one clip is wanted for.
 
+    row: the clip's, in the manifest
     reads: what a decode worker has to do, each (decoder's number, source) once
     tasks: what is to be computed, each with the place of what it needs in `reads`
     """
 
+    row: int
     reads: tuple[tuple[int, Source], ...]
     tasks: tuple[tuple[Task, int], ...]
 
@@ -246,7 +248,7 @@ class Walk:
             content = int(contents.content_of[row])
             task = Task(lane, content, contents.source(content), layers)
             tasks.append((task, reads.setdefault((self.decoder_of[lane], task.source), len(reads))))
-        return Job(tuple(reads), tuple(tasks))
+        return Job(row, tuple(reads), tuple(tasks))
 
 
 def distinct(decoders: Sequence[Decoder]) -> tuple[list[Decoder], list[int]]:

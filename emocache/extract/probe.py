@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from emocache.errors import EncoderFault
 from emocache.extract.batches import Ready, batches
 from emocache.extract.contents import Contents
+from emocache.extract.pipeline import Holding
 from emocache.extract.plan import Task
 from emocache.extract.pooling import pool
 from emocache.extract.workers import DecodePool
@@ -24,9 +25,13 @@ TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 2e-2}
 """How far a clip's result may differ between alone and in a batch, in shares of the clip's largest value."""
 
 
-def decode_some(contents: Contents, chosen: NDArray[np.int64], decoder: int, pool: DecodePool) -> list[Ready]:
+def decode_some(
+    contents: Contents, chosen: NDArray[np.int64], decoder: int, pool: DecodePool, holding: Holding
+) -> list[Ready]:
     """Decode some contents for one decoder; those that fail are left out here, and named when their turn comes."""
-    jobs = ((Task(0, c, contents.source(c), ()), ((decoder, contents.source(c)),)) for c in chosen.tolist())
+    tasks = [Task(0, content, contents.source(content), ()) for content in chosen.tolist()]
+    held = holding(contents.first[chosen].tolist())
+    jobs = ((task, ((decoder, task.source),), rows) for task, rows in zip(tasks, held, strict=True))
     found = pool.decode(jobs, ahead=len(chosen))
     return [Ready(task, outcome.decoded) for task, (outcome,) in found if outcome.decoded is not None]
 

@@ -169,7 +169,7 @@ _BUILT_IN = (
         "face-boxes",
         "video",
         0,
-        7,
+        17,
         "emocache.extract.encoders.face_boxes:FaceBoxes",
         download_mb=1,
         options=frozenset({"fps", "frames", "face_detector"}),

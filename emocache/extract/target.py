@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +49,7 @@ LIBRARIES = (
     "facenet-pytorch",
 )
 """Their versions stand beside a recipe; they are not part of it."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
 ROSTER_CHUNK = 16_384
 """Clips named together in a new store: bounds what lies in memory as objects."""
 MOST_WRITERS = 8
@@ -62,9 +65,11 @@ def disk_errors(where: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        file = "" if error.filename is None else f" ({error.filename})"
+        advice = "make room on its disk and" if error.errno in FULL else "mend this and"
         raise StoreError(
-            f"{where}: {error.strerror or error} ({error.filename or 'no file named'}); what was committed before is "
-            "safe, run the same command again when this is mended"
+            f"{where}: {error.strerror or error}{file}; what was committed before is safe: {advice} run the same "
+            "command again"
         ) from error
 
 
@@ -113,6 +118,18 @@ class Target:
             return np.zeros((len(keys), len(layers)), dtype=np.bool_)
         with disk_errors(self.path):
             return self._open.features[recipe.feature_name].holding(keys, layers)
+
+    def rows(self, recipe: Recipe, keys: Sequence[bytes]) -> Iterator[NDArray[Any] | None]:
+        """The rows ``(row, dim)`` of layer 0 of some contents; None of what the store does not hold."""
+        there = self.holding(recipe, keys, [0])[:, 0] if keys else np.zeros(0, np.bool_)
+        if not there.any():
+            yield from repeat(None, len(keys))
+            return
+        with disk_errors(self.path):
+            held = [key for key, holds in zip(keys, there, strict=True) if holds]
+            values, offsets = self._open.features[recipe.feature_name].read_ragged_keys(held, [0])
+        parts = iter(np.split(values[:, 0], offsets[1:-1]))
+        yield from (next(parts) if holds else None for holds in there)
 
     def known(self, recipe: Recipe) -> Known:
         """What the ledger of a feature says of what failed."""

@@ -8,10 +8,11 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import cast
 
 from emocache.errors import EmocacheError
 from emocache.extract.channel import Channel
-from emocache.extract.workers import Outcome, payload_bytes
+from emocache.extract.workers import Held, Outcome, Reads, payload_bytes
 from emocache.spec import Decoder, Shared, Source
 
 
@@ -23,8 +24,8 @@ def serve(channel: Channel) -> None:
     os.nice(niceness)
     decoders = _receive_decoders(channel)
     while decoders is not None:
-        reads: tuple[tuple[int, Source], ...] = channel.receive()
-        shared = Shared([(decoders[number], source) for number, source in reads])
+        reads, held = cast(tuple[Reads, Held], channel.receive())
+        shared = Shared([(decoders[number], source) for number, source in reads], held)
         for number, source in reads:
             channel.send(attempt(decoders[number], source, shared))
 

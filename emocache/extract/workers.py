@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from emocache.errors import EncoderFault, MediaError
 from emocache.extract.channel import Channel
-from emocache.spec import Decoded, Decoder, Source
+from emocache.spec import Decoded, Decoder, Draw, Source
 
 Item = TypeVar("Item")
 CLIP_TIMEOUT_S = 600.0
@@ -31,6 +31,9 @@ AHEAD_BYTES = 256 * 2**20
 """No further clip is decoded ahead while finished ones of this size wait to be taken."""
 Reads = tuple[tuple[int, Source], ...]
 """What one clip needs decoded: (the decoder's number, what it reads)."""
+Held = Mapping[Draw, Any]
+"""Rows of one clip out of the store, for decoders that draw on them."""
+NOTHING: Held = {}
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class Worker:
                 "the decoder must be picklable and live in a module that can be imported, not in a script"
             )
 
-    def decode(self, reads: Reads, timeout_s: float) -> Iterator[Outcome]:
+    def decode(self, reads: Reads, held: Held, timeout_s: float) -> Iterator[Outcome]:
         """Have some sources of one clip decoded, one after the other.
 
         raises: MediaError if the process died or did not answer in time; the worker is of no more use then
@@ -103,7 +106,7 @@ class Worker:
         if not reads:
             return
         try:
-            self.channel.send(reads)
+            self.channel.send((reads, held))
             for at in range(len(reads)):
                 if not self.channel.ready(timeout_s):
                     raise MediaError(
@@ -170,9 +173,13 @@ class DecodePool:
         for _ in range(self._count):
             self._threads.submit(self._one, ())
 
-    def decode(self, jobs: Iterable[tuple[Item, Reads]], ahead: int) -> Iterator[tuple[Item, list[Outcome]]]:
+    def decode(
+        self, jobs: Iterable[tuple[Item, Reads] | tuple[Item, Reads, Held]], ahead: int
+    ) -> Iterator[tuple[Item, list[Outcome]]]:
         """Decode each clip's reads; outcomes come in the order of `jobs`.
 
+        jobs: what is given back with the outcomes, what is to be decoded, and what the store holds of the same clip,
+            if anything
         ahead: how many clips are in the making or waiting to be taken; fewer where they are large
         """
         waiting: deque[tuple[Item, Future[list[Outcome]]]] = deque()
@@ -182,7 +189,7 @@ class DecodePool:
                 following = next(stream, None)
                 if following is None:
                     break
-                waiting.append((following[0], self._threads.submit(self._one, following[1])))
+                waiting.append((following[0], self._threads.submit(self._one, *following[1:])))
             if not waiting:
                 return
             item, future = waiting.popleft()
@@ -195,7 +202,7 @@ class DecodePool:
         with self._counting:
             self._held += change
 
-    def _one(self, reads: Reads) -> list[Outcome]:
+    def _one(self, reads: Reads, held: Held = NOTHING) -> list[Outcome]:
         """Decode one clip's reads; where a process dies over one of them, a new one takes the rest."""
         found: list[Outcome] = []
         while True:
@@ -206,7 +213,7 @@ class DecodePool:
                     self._running.add(worker)
                 if self._closing:
                     worker.process.kill()
-                for outcome in worker.decode(reads[len(found) :], self._timeout_s):
+                for outcome in worker.decode(reads[len(found) :], held, self._timeout_s):
                     found.append(outcome)  # noqa: PERF402 (one by one: what came before a death is kept)
             except MediaError as error:
                 if worker is not None:

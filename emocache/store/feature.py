@@ -204,7 +204,9 @@ class Feature:
         rows = self.rows_of(clips, layers)
         if not self.ragged:
             return np.arange(len(rows) + 1, dtype=np.int64)
-        return np.concatenate([[0], np.cumsum(self._spans_of(rows, layers)[0][1])]).astype(np.int64)
+        return np.concatenate(
+            [[0], np.cumsum(self._spans_of([self._place(layer)[rows] for layer in layers])[0][1])]
+        ).astype(np.int64)
 
     def rows_of(self, clips: Sequence[str] | None, layers: Sequence[int]) -> Numbers:
         """The roster rows of `clips` (left out: all of `held(layers)`), each of which holds all of `layers`.
@@ -263,7 +265,15 @@ class Feature:
 
     def read_ragged_rows(self, rows: Numbers, layers: Sequence[int]) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """`read_ragged` by roster rows, as `rows_of` gives them."""
-        spans = self._spans_of(rows, layers)
+        return self._gathered([self._place(layer)[rows] for layer in layers], layers)
+
+    def read_ragged_keys(self, keys: Sequence[bytes], layers: Sequence[int]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """`read_ragged` by contents, whatever the roster calls them; all of `layers` are held of each (`holding`)."""
+        wanted = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, KEY_BYTES)
+        return self._gathered([place_of(*self._cells(layer).find(wanted)) for layer in layers], layers)
+
+    def _gathered(self, places: Sequence[Numbers], layers: Sequence[int]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        spans = self._spans_of(places)
         lengths = spans[0][1]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         inside = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
@@ -276,9 +286,9 @@ class Feature:
             self._reader.gather(parts, out[:, column])
         return out, offsets
 
-    def _spans_of(self, rows: Numbers, layers: Sequence[int]) -> list[tuple[Numbers, Numbers]]:
+    def _spans_of(self, places: Sequence[Numbers]) -> list[tuple[Numbers, Numbers]]:
         """The spans of each layer, which all have one length."""
-        spans = [self._spans(self._place(layer)[rows]) for layer in layers]
+        spans = [self._spans(some) for some in places]
         if any(not np.array_equal(spans[0][1], other) for _, other in spans):
             raise DamagedStore(f"{self.folder}: layers of one clip have different numbers of rows; {REPAIR}")
         return spans

@@ -22,6 +22,7 @@ from tests.extract.logged import LOG, STEP
 from tests.store.disk import NO_FAULT, Disk, Fault
 
 RATE = 16_000
+ROOM = r"small/s\.zarr: No space left on device.*; what was committed before is safe: make room on its disk"
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_a_full_disk_ends_the_call_and_keeps_what_was_committed(
         extract(store=whole / "s.zarr")
     needing_room = sum(Fault(1, errno.ENOSPC).counts(operation) for operation, _ in disk.done)
     full = Disk(small, folder / "more graves", Fault(int(share * needing_room), errno.ENOSPC, lasting=True))
-    with full.installed(), pytest.raises(StoreError, match=r"No space left on device .* is safe, run the same command"):
+    with full.installed(), pytest.raises(StoreError, match=ROOM):
         extract(store=small / "s.zarr")
     before = held(small / "s.zarr")
     assert len(before) in {0, 8, 16, 24, 32}
@@ -90,6 +91,23 @@ def test_a_full_disk_ends_the_call_and_keeps_what_was_committed(
     assert extract(store=small / "s.zarr").computed == 40 - len(before)
     there, undisturbed = (emocache.open_store(place / "s.zarr").features["steps"] for place in (small, whole))
     np.testing.assert_array_equal(there.read(undisturbed.clips), undisturbed.read())
+
+
+@pytest.mark.parametrize(
+    ("error", "problem", "advice"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device", "make room on its disk"),
+        (OSError(errno.EIO, "Input/output error", "c.0"), "Input/output error (c.0)", "mend this"),
+        (OSError("odd"), "odd", "mend this"),
+    ],
+)
+def test_what_a_disk_says_is_told_with_the_file_if_there_is_one_and_what_to_do(
+    error: OSError, problem: str, advice: str
+) -> None:
+    with pytest.raises(StoreError) as told, target.disk_errors(Path("s")):
+        raise error
+    safe = "what was committed before is safe"
+    assert str(told.value) == f"s: {problem}; {safe}: {advice} and run the same command again"
 
 
 def test_results_that_wait_for_a_slow_disk_are_bounded_and_none_is_lost(

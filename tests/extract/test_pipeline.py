@@ -79,7 +79,7 @@ def all_results(
 ) -> list[Result]:
     sources = [Source("text", text=text) for text in texts]
     tasks = [Task(0, number, source, ((1, 2),) * len(poolings)) for number, source in enumerate(sources)]
-    jobs = [Job(((0, task.source),), ((task, 0),)) for task in tasks]
+    jobs = [Job(0, ((0, task.source),), ((task, 0),)) for task in tasks]
     clock = Clock()
     pipeline = Pipeline([Lane(encoder, poolings, np.dtype(storage), encoder.device, clock)], clock)
     with DecodePool([encoder.decoder()], 1) as pool:

@@ -360,6 +360,6 @@ def test_a_disk_that_refuses_is_named_and_the_next_run_completes(folder: Path) -
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
     assert "features.zarr: File too large" in done.stderr
-    assert "what was committed before is safe, run the same command again when this is mended" in done.stderr
+    assert "what was committed before is safe: mend this and run the same command again" in done.stderr
     assert emocache.extract_features("char-ngram", workers=1).computed == 6
     assert len(emocache.open_store().features["char-ngram"].read()) == 6

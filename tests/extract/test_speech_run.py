@@ -1,11 +1,16 @@
 """Sound through the whole of `extract_features`: folders of models, windows, conventions, several encoders at once."""
 
+import gc
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 import emocache
 from emocache.errors import BadOption
@@ -112,6 +117,37 @@ def test_a_second_call_computes_nothing_wherever_the_model_has_moved(folder: Pat
     (third,) = extract(f"{folder}/models/hu:2-3")
     assert (third.feature, third.computed) == (first.feature, 5)
     assert emocache.open_store().features[first.feature].layers == (2, 3)
+
+
+@contextmanager
+def nothing_swept_up() -> Iterator[None]:
+    """While open, Python looks for no rings of references, so that what lies in one stays."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("style", ["hubert, layer norm", "wavlm, layer norm", "whisper"])
+def test_no_part_of_a_network_outlives_its_call(style: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One parameter that stays would keep the whole file of weights mapped, and each call would add its own."""
+    write_whisper(folder / "m") if style == "whisper" else write_speech_model(folder / "m", style)
+    parts: list[weakref.ref[torch.nn.Module]] = []
+    load = torch.nn.Module.requires_grad_
+
+    def loaded(network: torch.nn.Module, wanted: bool) -> torch.nn.Module:
+        parts.extend(map(weakref.ref, network.modules()))
+        return load(network, wanted)
+
+    extract("m:0", store="warm.zarr")  # what libraries keep of a first call is no matter
+    monkeypatch.setattr(torch.nn.Module, "requires_grad_", loaded)
+    with nothing_swept_up():
+        assert extract("m:1").computed == 5
+        alive = [type(part()).__name__ for part in parts if part() is not None]
+    assert len(parts) > 10
+    assert alive == []
 
 
 def test_the_self_check_compares_batches_with_clips_alone(folder: Path) -> None:

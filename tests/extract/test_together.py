@@ -254,6 +254,41 @@ def test_auto_takes_float32_where_bfloat16_fails_the_self_check_or_is_slow(
     assert [what for what in log() if "load" in what] == ["load flexible float32 [0]"]
 
 
+@pytest.mark.parametrize(
+    ("asked", "able", "auto"),
+    [
+        ("bfloat16", {}, "float32"),
+        ("float16", {}, "float32"),
+        ("float16", {"amx_bf16": True}, "bfloat16"),
+        ("bfloat16", {"avx512_bf16": True}, None),
+        ("float16", {"amx_fp16": True}, None),
+        ("float32", {}, None),
+        ("auto", {}, None),
+    ],
+)
+def test_a_dtype_that_is_slow_here_is_told_once_with_what_auto_would_take(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    asked: str,
+    able: dict[str, bool],
+    auto: str | None,
+) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: able)
+    offer(monkeypatch, "flexible", dtypes=ALL)
+    offer(monkeypatch, "supple", dtypes=ALL)
+    caplog.set_level("WARNING", "emocache")
+    extract("flexible", "supple", "steps", dtype=asked)
+    expected = (
+        f"--dtype {asked}: cpu is not known to be fast in it, and may take longer than in float32; --dtype auto would "
+        f"take {auto}"
+    )
+    assert caplog.messages == ([expected] if auto else [])
+    caplog.clear()
+    extract("flexible", "supple", "steps", dtype=asked)
+    assert caplog.messages == [], "nothing is left to compute"
+
+
 # --- recipes ---------------------------------------------------------------------------------------------------------
 
 

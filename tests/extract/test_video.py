@@ -11,7 +11,8 @@ from PIL import Image
 
 from emocache.errors import BadOption, MediaError, NoStream
 from emocache.extract.media import decord_frames, pictures
-from emocache.extract.media.pictures import frame_table
+from emocache.extract.media.media_file import MediaFile
+from emocache.extract.media.pictures import Pictures
 from emocache.extract.media.video import Frame, FrameSampler
 from emocache.spec import Source
 
@@ -24,6 +25,10 @@ UNSTEADY = [0, *np.cumsum(np.random.default_rng(7).integers(10, 110, 49)).tolist
 def source(path: Path, start_s: float | None = None, end_s: float | None = None) -> Source:
     start, end = (None if s is None else round(s * 1e6) for s in (start_s, end_s))
     return Source("video", path, start, end)
+
+
+def frame_table(path: Path) -> list[pictures.Shown[int]] | None:
+    return Pictures(MediaFile(path)).table()
 
 
 def read(
@@ -181,10 +186,10 @@ def test_decord_is_left_where_its_times_disagree(steady: Path) -> None:
     table = frame_table(steady)
     assert table is not None
     with pytest.raises(decord_frames.DecordFailed, match="49"):
-        next(decord_frames.decord_frames(steady, table[1:], [0]))
+        next(decord_frames.decord_frames(MediaFile(steady), table[1:], [0]))
     skewed = [pictures.Shown(row.time * 2, row.end * 2, row.picture) for row in table]
     with pytest.raises(decord_frames.DecordFailed, match="time stamps"):
-        next(decord_frames.decord_frames(steady, skewed, [0]))
+        next(decord_frames.decord_frames(MediaFile(steady), skewed, [0]))
 
 
 @pytest.mark.parametrize(("name", "options"), [("cut.mp4", {"movflags": "faststart"}), ("cut.mkv", {})])

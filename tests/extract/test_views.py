@@ -1,9 +1,11 @@
 """What encoders see of a clip, however odd the file: one pass, one face track, the right pictures."""
 
+import ctypes
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,60 +16,25 @@ import pytest
 from numpy.typing import NDArray
 
 from emocache.errors import MediaError, NoStream
-from emocache.extract.encoders.face_boxes import COLUMNS, BoxReader, FaceBoxes
+from emocache.extract.encoders.face_boxes import BoxReader, FaceBoxes
 from emocache.extract.encoders.face_hog import FaceCrops
+from emocache.extract.faces.boxes import COLUMNS
 from emocache.extract.faces.mtcnn import Mtcnn
-from emocache.extract.faces.track import Face
-from emocache.extract.media import decord_frames
+from emocache.extract.media import pictures
 from emocache.extract.media.audio import AudioDecoder
+from emocache.extract.media.pictures import Pictures
 from emocache.extract.media.pixels import Pixels
 from emocache.extract.media.video import FrameSampler
 from emocache.extract.views.pictures import PictureReader
 from emocache.spec import Decoded, Shared, Source
 
-from .video_files import cut, every_ms, number, numbered, portrait, turn, write_video
+from .bright import Bright, faces
+from .video_files import cut, every_ms, number, numbered, portrait, turn, write_sound, write_video
 
 STEADY = every_ms(40, 50)
 AS_IS = Pixels((64, 96))
 """Leaves the frames of `numbered` as they are."""
 SMALL = Pixels((32, 32))
-
-
-@dataclass(frozen=True)
-class Bright:
-    """A detector that takes bright squares for faces, the upper left one first: exact and quick."""
-
-    name: str = "mediapipe"
-    batch: int = 1
-
-    def recipe(self) -> dict[str, str]:
-        return {"name": self.name}
-
-    def fetch(self) -> None: ...
-
-    def prepare(self) -> None: ...
-
-    def detect(self, frames: Sequence[NDArray[np.uint8]]) -> list[list[Face]]:
-        return [list(self._faces(frame)) for frame in frames]
-
-    def _faces(self, frame: NDArray[np.uint8]) -> Iterator[Face]:
-        from skimage.measure import label, regionprops
-
-        height, width = frame.shape[:2]
-        for region in regionprops(label(frame[..., 1] > 150)):
-            top, left, bottom, right = region.bbox
-            points = np.array([[left, top], [right, top], [left, bottom], [right, bottom]]) / (width, height)
-            yield Face((left / width, top / height, right / width, bottom / height), 0.9, points)
-
-
-def faces(*boxes: tuple[int, int, int, int] | None, height: int = 96, width: int = 128) -> NDArray[np.uint8]:
-    """A dark frame with bright squares: x, y, side, brightness."""
-    frame = np.full((height, width, 3), 30, np.uint8)
-    for box in boxes:
-        if box is not None:
-            x, y, side, value = box
-            frame[y : y + side, x : x + side] = value
-    return frame
 
 
 def read(reader: Any, path: Path) -> Decoded:
@@ -86,24 +53,34 @@ def face_reader(count: int, pixels: Pixels = SMALL) -> PictureReader:
 # --- one pass --------------------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def opens_of(path: Path) -> Iterator[list[int]]:
+    """How often the file is opened meanwhile, by whatever library: the kernel counts."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    watch = libc.inotify_init1(os.O_NONBLOCK)
+    assert libc.inotify_add_watch(watch, os.fsencode(path), 0x20) > 0  # IN_OPEN
+    found: list[int] = []
+    try:
+        yield found
+        with suppress(BlockingIOError):
+            while events := os.read(watch, 4096):
+                found += [1] * (len(events) // 16)
+    finally:
+        os.close(watch)
+
+
 @pytest.fixture
-def opens(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Who opens a file: PyAV for the table of times, PyAV or decord for the pictures, and for the sound."""
-    found: list[str] = []
-    real = av.open
+def packets(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pictures PyAV decodes."""
+    found: list[int] = []
+    real = Pictures._decode_packet
 
-    def counted(*arguments: Any, **options: Any) -> Any:
-        found.append("av")
-        return real(*arguments, **options)
+    def counted(self: Pictures, packet: Any) -> list[av.VideoFrame]:
+        frames = real(self, packet)
+        found.extend([1] * len(frames))
+        return frames
 
-    monkeypatch.setattr(av, "open", counted)
-    decord = decord_frames._DecordReader.__init__
-
-    def counted_decord(self: Any, path: Path) -> None:
-        found.append("decord")
-        decord(self, path)
-
-    monkeypatch.setattr(decord_frames._DecordReader, "__init__", counted_decord)
+    monkeypatch.setattr(Pictures, "_decode_packet", counted)
     return found
 
 
@@ -113,33 +90,64 @@ def decoded_together(path: Path, *decoders: Any) -> list[Decoded]:
     return [decoder.decode_shared(source, shared) for decoder, source in jobs]
 
 
-@pytest.mark.parametrize("name", ["both.mp4", "both.ts", "both.avi"])
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's count of opens is Linux'")
+@pytest.mark.parametrize("policy", ["decord, else av", "av"])
+@pytest.mark.parametrize("name", ["both.mp4", "both.mkv", "both.ts", "both.avi"])
 def test_one_pass_serves_every_view_sampling_and_encoder_sound_included(
-    tmp_path: Path, opens: list[str], name: str
+    tmp_path: Path, packets: list[int], name: str, policy: str
 ) -> None:
-    """Four readers and the sound open the file no more often than one reader alone, and get what each gets alone.
-
-    That is twice: for the table of times and for the pictures. A container that decord must not read is opened for the
-    length, if somebody wants a number of frames, and for the pictures.
-    """
+    """The file is opened once, each picture decoded once, and every reader gets what it gets alone."""
     path = write_video(tmp_path / name, numbered(50), STEADY, b_frames=0, sound_s=2.0)
     decoders = [
-        PictureReader(FrameSampler(4), AS_IS),
-        PictureReader(FrameSampler(4), SMALL),
-        PictureReader(FrameSampler(count=16), AS_IS),
-        BoxReader(FrameSampler(4), Bright()),
+        PictureReader(FrameSampler(4, policy), AS_IS),
+        PictureReader(FrameSampler(4, policy), SMALL),
+        PictureReader(FrameSampler(count=16, policy=policy), AS_IS),
+        BoxReader(FrameSampler(4, policy), Bright()),
         AudioDecoder(),
     ]
-    opens.clear()
-    read(PictureReader(FrameSampler(count=16), AS_IS), path)
-    by_one = list(opens)
-    opens.clear()
-    together = decoded_together(path, *decoders)
-    assert opens == by_one
-    for decoder, (decoded,) in zip(decoders, ([one] for one in together), strict=True):
+    with opens_of(path) as opens:
+        together = decoded_together(path, *decoders)
+    by_decord = together[0].facts["decoder"] == "decord"
+    assert (len(opens), len(packets)) == (1, 0 if by_decord else 50)
+    for decoder, decoded in zip(decoders, together, strict=True):
         (alone,) = decoded_together(path, decoder)
         assert np.array_equal(decoded.payload, alone.payload)
         assert decoded.facts == alone.facts
+
+
+def test_what_is_too_long_to_hold_until_its_length_is_known_is_decoded_twice(
+    tmp_path: Path, packets: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container without an index, of which somebody wants a number of frames: memory is bounded, not the work."""
+    path = write_video(tmp_path / "long.ts", numbered(50), STEADY, b_frames=0)
+    reader = PictureReader(FrameSampler(count=5), AS_IS)
+    held = read(reader, path)
+    monkeypatch.setattr(pictures.Again.__init__, "__defaults__", (20 * 64 * 96,))
+    packets.clear()
+    assert np.array_equal(read(reader, path).payload, held.payload)
+    assert len(packets) == 100
+
+
+def test_a_playlist_reaches_no_other_file(tmp_path: Path) -> None:
+    """What is read is what was hashed."""
+    write_video(tmp_path / "part.ts", numbered(10), every_ms(40, 10))
+    head = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:1\n"
+    (tmp_path / "list.m3u8").write_text(f"{head}#EXTINF:0.4,\npart.ts\n#EXT-X-ENDLIST\n")
+    (tmp_path / "list.mp4").write_text(f"ffconcat version 1.0\nfile {tmp_path / 'part.ts'}\n")
+    for name in ("list.m3u8", "list.mp4"):
+        with pytest.raises(MediaError, match=rf"{name}: .+get it again"):
+            read(PictureReader(FrameSampler(4), AS_IS), tmp_path / name)
+
+
+def test_a_song_is_heard_by_who_listens_though_there_is_nothing_to_see(tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "song.mp3", "libmp3lame")
+    looks, listens = PictureReader(FrameSampler(4), AS_IS), AudioDecoder()
+    jobs = [(looks, Source("video", path)), (listens, Source("audio", path))]
+    shared = Shared(jobs)  # type: ignore[arg-type]
+    with pytest.raises(NoStream):
+        looks.decode_shared(jobs[0][1], shared)
+    heard = listens.decode_shared(jobs[1][1], shared)
+    assert (heard.facts["decoder"], np.array_equal(heard.payload, listens(jobs[1][1]).payload)) == ("soundfile", True)
 
 
 def test_faces_are_detected_once_for_all_who_look_at_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,11 +315,13 @@ def test_boxes_are_a_feature_of_their_own(tmp_path: Path) -> None:
     assert rows.dtype == np.float32
     assert COLUMNS[:3] == ("time_s", "found", "confidence")
     assert rows[:, :3] == pytest.approx(np.array([[0.25, 1, 0.9], [0.75, 1, 0.9], [1.25, 0, 0], [1.75, 0, 0]]))
-    assert rows[0, 3:] == pytest.approx([0.25, 0.25, 0.5, 56 / 96], abs=0.02)
-    assert rows[2, 3:] == pytest.approx([0.125, 0, 0.875, 1])  # the centred square
+    assert rows[0, 3:7] == pytest.approx([0.25, 0.25, 0.5, 56 / 96], abs=0.02)
+    assert rows[0, 7:9] == pytest.approx(rows[0, 3:5])  # `Bright` calls the corners eyes
+    assert rows[2, 3:] == pytest.approx([0.125, 0, 0.875, 1, *[0.5] * 8, 0, 0])  # the centred square
+    assert rows[:, 15:].tolist() == [[1, 0], [1, 0], [0, 0], [0, 0]]
     encoder.load("cpu", "float32", [0])
     found, lengths = encoder.forward([rows, rows[:1]], [0])
-    assert (tuple(found.shape), list(lengths)) == ((2, 1, 4, 7), [4, 1])
+    assert (tuple(found.shape), list(lengths)) == ((2, 1, 4, 17), [4, 1])
     assert encoder.recipe()["video"] == {"frames": "4", "sampling": "midpoints by time", "decoder": "decord, else av"}
 
 
@@ -405,6 +415,7 @@ def test_odd_edges_and_4k_are_read(tmp_path: Path) -> None:
 LONG = """
 import re, sys
 from pathlib import Path
+from emocache.extract.media.pictures import Pictures
 from emocache.extract.media.pixels import Pixels
 from emocache.extract.media.video import FrameSampler
 from emocache.extract.views.pictures import PictureReader
@@ -462,7 +473,7 @@ def outcome(decode: Callable[[], Decoded], path: Path) -> bytes | str:
 def survives(folder: Path, count: int, seed: int = 0) -> dict[str, int]:
     """Each damaged file is decoded or fails by name; in this very process, so that a crash would show.
 
-    What is heard on the way to the picture is what is heard alone.
+    What is heard on the way to the picture is what is heard alone. Parts of them are read too.
     """
     found = {"seen": 0, "unseen": 0, "heard": 0, "nameless": 0, "heard otherwise": 0}
     looks, listens = PictureReader(FrameSampler(count=4), SMALL), AudioDecoder()
@@ -472,9 +483,10 @@ def survives(folder: Path, count: int, seed: int = 0) -> dict[str, int]:
         seen = outcome(partial(looks.decode_shared, jobs[0][1], shared), path)
         heard = outcome(partial(listens.decode_shared, jobs[1][1], shared), path)
         alone = outcome(partial(listens, jobs[1][1]), path)
+        part = outcome(partial(looks, Source("video", path, 300_000, 700_000)), path)
         found["seen" if isinstance(seen, bytes) else "unseen"] += 1
         found["heard"] += isinstance(heard, bytes)
-        found["nameless"] += any(isinstance(one, str) and one.startswith("n") for one in (seen, heard))
+        found["nameless"] += any(isinstance(one, str) and one.startswith("n") for one in (seen, heard, part))
         found["heard otherwise"] += heard != alone
     return found
 

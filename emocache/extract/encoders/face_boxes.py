@@ -1,7 +1,8 @@
 """`face-boxes`: where the clip's face is in each sampled frame, and how sure the detector is.
 
-What crops are made from, as a feature of its own: with ``--pool tokens`` one row a frame. Asked for together with
-encoders of faces of the same detector and sampling, it comes from the same detection.
+What crops are made from, as a feature of its own: with ``--pool tokens`` one row a frame, the columns of
+`faces.boxes`. Asked for together with encoders of faces of the same detector and sampling, it comes from the same
+detection; held in the store, it spares later calls the detector.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from emocache.errors import WeightsError
+from emocache.extract.faces.boxes import COLUMNS, FacesOf, face_numbers, middle_numbers, rows_of
 from emocache.extract.faces.detectors import FaceDetector, detector
 from emocache.extract.faces.track import Face, Track
 from emocache.extract.media.pixels import Rgb
@@ -24,16 +24,6 @@ from emocache.spec import Decoded, Decoder, Modality, Shared, Source
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-COLUMNS = (
-    "time_s",  # of the frame, from the file's start
-    "found",  # 1 where a face was found, else 0: the box is then the centred square that crops show
-    "confidence",  # the detector's, 0 where none was found
-    "left",  # of the detector's box, in shares of the frame's width ...
-    "top",  # ... and height; a box may reach beyond the frame
-    "right",
-    "bottom",
-)
 
 
 class FaceBoxes:
@@ -65,14 +55,7 @@ class FaceBoxes:
 
     def recipe(self) -> Mapping[str, Any]:
         """Sampling and detector."""
-        reader = self._reader
-        return {
-            "weights": "none",
-            "video": reader.sampler.recipe(),
-            "faces": dict(reader.detector.recipe()),
-            "face": "largest track",
-            "columns": list(COLUMNS),
-        }
+        return self._reader.draws_on.settings()
 
     def decoder(self) -> Decoder:
         """Decode and detect; fetches the detector's model first. Raises WeightsError."""
@@ -88,7 +71,7 @@ class FaceBoxes:
         return None
 
     def forward(self, batch: Sequence[Any], layers: Sequence[int]) -> tuple[Tensor, Sequence[int]]:
-        """Rows ``(clip, 1, time, 7)`` float32 and the number of real ones of each clip."""
+        """Rows ``(clip, 1, time, column)`` float32 and the number of real ones of each clip."""
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
@@ -98,10 +81,15 @@ class FaceBoxes:
 
 @dataclass(frozen=True)
 class BoxReader:
-    """The decoder: ``(time, 7)`` float32, the columns of `COLUMNS`."""
+    """The decoder: ``(time, column)`` float32, the columns of `COLUMNS`."""
 
     sampler: FrameSampler
     detector: FaceDetector
+
+    @property
+    def draws_on(self) -> FacesOf:
+        """Itself: with another pooling, say."""
+        return FacesOf(self.sampler, self.detector)
 
     def prepare(self) -> None:
         """Bring the detector into this process."""
@@ -116,17 +104,11 @@ class BoxReader:
         return decode(self, source, shared)
 
     def look(self, frame: Rgb, faces: Sequence[Face]) -> list[tuple[float, ...]]:
-        """Found, confidence and box of each face, or of the square in the middle."""
-        height, width = frame.shape[:2]
-        across, down = min(1.0, height / width) / 2, min(1.0, width / height) / 2
-        middle = (0.0, 0.0, 0.5 - across, 0.5 - down, 0.5 + across, 0.5 + down)
-        return [(1.0, face.confidence, *face.box) for face in faces] or [middle]
+        """The numbers of each face, or of the square in the middle."""
+        return [face_numbers(face) for face in faces] or [middle_numbers(*frame.shape[:2])]
 
     def gather(
-        self,
-        kept: Sequence[tuple[float, ...]],
-        track: Track,  # noqa: ARG002 - `kept` is of the clip's face already
-        times_s: Sequence[float],
+        self, kept: Sequence[tuple[float, ...]], track: Track, times_s: Sequence[float]
     ) -> tuple[Any, Mapping[str, Any]]:
         """One row a frame."""
-        return np.array([(time, *row) for time, row in zip(times_s, kept, strict=True)], dtype=np.float32), {}
+        return rows_of(kept, track, times_s), {}

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emocache.errors import WeightsError
+from emocache.extract.faces.boxes import FacesOf
 from emocache.extract.faces.detectors import FaceDetector, detector
 from emocache.extract.faces.track import (
     LEFT_EYE,
@@ -141,8 +142,19 @@ class FaceCrops:
             "video": self.sampler.recipe(),
             "faces": dict(self.detector.recipe()),
             "face": "largest track",
-            "crop": {"size": SIZE, "widen_percent": WIDEN_PERCENT, "level": "eyes", "no_face": "centred square"},
+            "crop": {
+                "size": SIZE,
+                "widen_percent": WIDEN_PERCENT,
+                "level": "eyes",
+                "no_face": "centred square",
+                "boxes": "float32",
+            },
         }
+
+    @property
+    def draws_on(self) -> FacesOf:
+        """The faces, if a store holds them."""
+        return FacesOf(self.sampler, self.detector)
 
     def prepare(self) -> None:
         """Bring the detector into this process."""

@@ -23,7 +23,6 @@ from emocache.extract.encoders.waves import (
     WaveDecoder,
     batch_samples,
     check_rate,
-    convolve_one_by_one,
     padded,
 )
 from emocache.extract.encoders.windows import OVERLAP, Piece, cut, in_passes, read_max_seconds
@@ -129,14 +128,17 @@ class SpeechEncoder:
         settings = {"num_hidden_layers": highest}
         if self.model.config.get("add_adapter"):
             settings["add_adapter"] = False  # behind the last layer: nothing here reads it
-        self.network: Any = load_network(self.model, settings, device=device, dtype=dtype)
+        network: Any = load_network(self.model, settings, device=device, dtype=dtype)
         if self.model.config["model_type"] == "wavlm":
             from emocache.extract.encoders.wavlm import fuse_attention
 
-            fuse_attention(self.network)
+            fuse_attention(network)
         if device == "cpu":
-            convolve_one_by_one(self.network.feature_extractor)
-        self.batch_size = batch_samples(self.network.device)
+            from emocache.extract.encoders.one_by_one import OneByOne
+
+            network.feature_extractor = OneByOne(network.feature_extractor)
+        self.network = network
+        self.batch_size = batch_samples(network.device)
 
     def _states(self, layers: Sequence[int]) -> Sequence[int]:
         """The hidden states that `layers` are made of."""

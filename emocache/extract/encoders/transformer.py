@@ -154,13 +154,26 @@ def load_network(
     kept: nn.Module = network.get_submodule(part)
     kept = kept.eval().requires_grad_(False)
     try:
-        return kept.to(device)
+        return _settled(kept.to(device))
     except torch.OutOfMemoryError as error:
         size = bytes_text(sum(parameter.nbytes for parameter in kept.parameters()))
         raise WeightsError(
             f"{model.path}: the network takes {size} in {dtype}, for which {device} has no room; take fewer layers, "
             "--dtype bfloat16, another --device, or end what else runs there"
         ) from error
+
+
+def _settled(network: nn.Module) -> nn.Module:
+    """Compute once what would be computed in each pass from a parameter's parts, such as weight norm's length and
+    direction; so one tensor stays in memory instead of three.
+    """
+    from torch.nn.utils import parametrize
+
+    for module in list(network.modules()):
+        if parametrize.is_parametrized(module):
+            for name in list(module.parametrizations):  # type: ignore[arg-type]  # a ModuleDict then
+                parametrize.remove_parametrizations(module, name)
+    return network
 
 
 def _configuration(model: ModelFolder, settings: Mapping[str, Any]) -> Any:

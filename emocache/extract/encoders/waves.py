@@ -77,19 +77,6 @@ def batch_samples(device: Any) -> int:
     return min(MOST_SECONDS, max(BATCH_SECONDS, memory // 100_000_000)) * RATE_HZ
 
 
-def convolve_one_by_one(convolutions: Any) -> None:
-    """Let the convolutions of a network see one wave of a batch after the other: the same numbers.
-
-    On a processor a batch of long waves leaves the caches between two layers, one wave does not.
-
-    convolutions: a module that takes ``(wave, samples)``
-    """
-    import torch
-
-    together = convolutions.forward
-    convolutions.forward = lambda waves: torch.cat([together(wave) for wave in waves.split(1)])
-
-
 def check_rate(model: ModelFolder, processor: Mapping[str, Any]) -> None:
     """Refuse a model that listens at another rate than sound is decoded to.
 

@@ -8,35 +8,41 @@ Chen et al., WavLM: Large-Scale Self-Supervised Pre-Training for Full Stack Spee
 
 from __future__ import annotations
 
-from types import MethodType
 from typing import Any
 
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
+from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 
 
 def fuse_attention(network: Any) -> None:
     """Let each block of a WavLM model attend through torch's fused kernel."""
     for block in network.encoder.layers:
-        block.attention.torch_multi_head_self_attention = MethodType(_attend, block.attention)
+        # The class, not a method bound to the instance: that would be a ring of references, see `OneByOne`.
+        block.attention.__class__ = FusedAttention
 
 
-def _attend(attention: Any, states: Tensor, valid: Tensor | None, bias: Tensor) -> tuple[Tensor, None]:
-    """Stands for WavLMAttention's method of the same arguments.
+class FusedAttention(WavLMAttention):
+    """WavLM's attention, but for the part that mixes the values."""
 
-    states: ``(clip, time, dim)``; valid: ``(clip, time)``, 0 on padding
-    bias: the gated bias of relative positions, ``(clip * head, time, time)``
-    returns: ``(clip, time, dim)``, and no attention weights
-    """
-    clips, time, dim = states.shape
-    heads = attention.num_heads
+    def torch_multi_head_self_attention(  # type: ignore[override]  # it promises weights, which nobody reads
+        self, states: Tensor, valid: Tensor | None, bias: Tensor
+    ) -> tuple[Tensor, None]:
+        """Stands for WavLMAttention's method of this name.
 
-    def split(values: Tensor) -> Tensor:
-        return values.view(clips, time, heads, -1).transpose(1, 2)
+        states: ``(clip, time, dim)``; valid: ``(clip, time)``, 0 on padding
+        bias: the gated bias of relative positions, ``(clip * head, time, time)``
+        returns: ``(clip, time, dim)``, and no attention weights
+        """
+        clips, time, dim = states.shape
 
-    query, key, value = (split(layer(states)) for layer in (attention.q_proj, attention.k_proj, attention.v_proj))
-    mask = bias.view(clips, heads, time, time)
-    if valid is not None:
-        mask = mask.masked_fill((valid == 0)[:, None, None], float("-inf"))
-    mixed = scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    return attention.out_proj(mixed.transpose(1, 2).reshape(clips, time, dim)), None
+        def split(values: Tensor) -> Tensor:
+            return values.view(clips, time, self.num_heads, -1).transpose(1, 2)
+
+        query, key, value = (split(layer(states)) for layer in (self.q_proj, self.k_proj, self.v_proj))
+        mask = bias.view(clips, self.num_heads, time, time)
+        if valid is not None:
+            mask = mask.masked_fill((valid == 0)[:, None, None], float("-inf"))
+        mixed = scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        attended: Tensor = self.out_proj(mixed.transpose(1, 2).reshape(clips, time, dim))
+        return attended, None

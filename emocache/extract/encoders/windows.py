@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 OVERLAP = 10
 """Neighbouring windows share at least one part in this many of a window."""
-SHORTEST_S = 1.0
+SHORTEST_S, LONGEST_S = 1.0, 86_400.0
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def read_max_seconds(text: object, most: float | None = None) -> int | None:
     """``--max-seconds`` in samples at 16 kHz; None for 0, which never cuts.
 
     most: the model's own limit in seconds, which cannot be passed
-    raises: BadOption for anything else than 0 or a number from 1 (to `most`)
+    raises: BadOption for anything else than 0 or a number from 1 to a day, or from 1 to `most`
     """
     try:
         seconds = float(str(text))
@@ -63,8 +63,11 @@ def read_max_seconds(text: object, most: float | None = None) -> int | None:
         seconds = float("nan")
     if most is not None and not SHORTEST_S <= seconds <= most:
         raise BadOption(f"--max-seconds {text}: this encoder takes {SHORTEST_S:g} to {most:g} s at a time")
-    if seconds != 0 and not SHORTEST_S <= seconds < float("inf"):
-        raise BadOption(f"--max-seconds {text}: write seconds from {SHORTEST_S:g}, or 0 to compute each clip in one")
+    if seconds != 0 and not SHORTEST_S <= seconds <= LONGEST_S:
+        raise BadOption(
+            f"--max-seconds {text}: write seconds from {SHORTEST_S:g} to {LONGEST_S:.0f}, or 0 to compute each clip "
+            "in one"
+        )
     return round(seconds * RATE_HZ) or None
 
 

@@ -45,6 +45,12 @@ class Face:
         left, top, right, bottom = self.box
         return (left + right) / 2, (top + bottom) / 2
 
+    def stored(self) -> Face:
+        """The same as a store keeps it: its numbers are float32."""
+        left, top, right, bottom = np.array(self.box, np.float32).tolist()
+        points = self.landmarks.astype(np.float32).astype(np.float64)
+        return Face((left, top, right, bottom), float(np.float32(self.confidence)), points)
+
 
 # --- one face per clip -----------------------------------------------------------------------------------------------
 
@@ -54,19 +60,20 @@ class Track:
     """The clip's face, frame by frame.
 
     chosen: the index into each frame's faces, or None where there is none
-    jumps: how often the face gives way to another that is not its continuation
-    at_once: the largest number of faces in one frame
+    jumped: whether the face is another than the one before, and not its continuation
+    at_once: how many faces there are in the frame
     """
 
     chosen: tuple[int | None, ...]
-    jumps: int
-    at_once: int
+    jumped: tuple[bool, ...]
+    at_once: tuple[int, ...]
 
     def facts(self) -> dict[str, int | float]:
         """What the ledger keeps: in how many frames, and in which share of them, there is a face; jumps; people."""
         found = sum(index is not None for index in self.chosen)
         share = found / max(len(self.chosen), 1)
-        return {"faces": found, "face_share": share, "face_jumps": self.jumps, "faces_at_once": self.at_once}
+        most = max(self.at_once, default=0)
+        return {"faces": found, "face_share": share, "face_jumps": sum(self.jumped), "faces_at_once": most}
 
 
 def follow(frames: Sequence[Sequence[Face]]) -> Track:
@@ -87,9 +94,9 @@ def follow(frames: Sequence[Sequence[Face]]) -> Track:
     for number, track in reversed(list(enumerate(tracks))):
         for time, index in track:
             chosen[time], rank[time] = index, number
-    present = [number for number in rank if number is not None]
-    jumps = sum(one != other for one, other in pairwise(present))
-    return Track(tuple(chosen), jumps, max(map(len, frames), default=0))
+    present = [time for time, number in enumerate(rank) if number is not None]
+    jumped = {later for time, later in pairwise(present) if rank[time] != rank[later]}
+    return Track(tuple(chosen), tuple(time in jumped for time in range(len(frames))), tuple(map(len, frames)))
 
 
 def _join(tracks: list[list[tuple[int, int]]], frames: Sequence[Sequence[Face]], time: int, index: int) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from emocache.errors import MediaError
 from emocache.extract.media.audio_readers import Pcm, Reader, SoundTap, opened
+from emocache.extract.media.media_file import MediaFile
 from emocache.spec import RATE_HZ, Decoded, Shared, Source
 
 __all__ = ["AudioDecoder", "Pcm"]
@@ -82,7 +83,8 @@ def _decoded(source: Source, rate_hz: int, shared: Shared) -> tuple[Pcm, dict[st
     """
     path = _checked_path(source)
     tap: SoundTap | None = shared.once(("sound", path), lambda: None)
-    with opened(path, None if tap is None else tap.take()) as reader:
+    file: MediaFile | None = shared.once(("file", path), lambda: None)
+    with opened(path, None if tap is None else tap.take(), file) as reader:
         samples, truncated = _span(reader, source, path)
         facts = {
             "duration_s": samples.size / reader.rate_hz,

@@ -18,6 +18,8 @@ from emocache.errors import MediaError, NoStream
 if TYPE_CHECKING:
     import av
 
+    from emocache.extract.media.media_file import MediaFile
+
 Pcm = npt.NDArray[np.float32]
 """Mono samples ``(samples,)``, full scale is 1.0."""
 
@@ -42,21 +44,21 @@ class Reader(Protocol):
 
 
 @contextmanager
-def opened(path: Path, tapped: Reader | None = None) -> Iterator[Reader]:
+def opened(path: Path, tapped: Reader | None = None, file: MediaFile | None = None) -> Iterator[Reader]:
     """Open a file for reading with libsndfile where that knows the format, else with FFmpeg; closed at the end.
 
-    tapped: what a `SoundTap` heard of the same file, taken in FFmpeg's place
+    tapped: what a `SoundTap` heard of the same file, taken in FFmpeg's place; file: the same, if it is open already
     raises: MediaError if neither can read it; NoStream if it holds no sound
     """
     import soundfile
 
     try:
-        file = soundfile.SoundFile(path)
+        sound = soundfile.SoundFile(path if file is None else file.view())
     except soundfile.LibsndfileError:
         pass  # not one of its formats: PyAV reads it, or says what is wrong
     else:
-        with file:
-            yield _SoundfileReader(file)
+        with sound:
+            yield _SoundfileReader(sound, path)
         return
     if tapped is not None:
         yield tapped
@@ -64,7 +66,8 @@ def opened(path: Path, tapped: Reader | None = None) -> Iterator[Reader]:
     import av
 
     try:
-        container = av.open(str(path), metadata_errors="replace")  # old files hold titles that are not UTF-8
+        where = str(path) if file is None else file.view()
+        container = av.open(where, "r", metadata_errors="replace")  # old files hold titles that are not UTF-8
     except (av.FFmpegError, OSError) as error:
         raise MediaError(_unreadable(path, error)) from error
     with container:
@@ -138,8 +141,8 @@ class _SoundfileReader:
     name = "soundfile"
     _block = 1 << 14
 
-    def __init__(self, file: Any) -> None:
-        self._file = file
+    def __init__(self, file: Any, path: Path) -> None:
+        self._file, self._path = file, path
         self.rate_hz = int(file.samplerate)
         self.channels = int(file.channels)
         self.promised: int | None = _promised_frames(file.frames, file.extra_info)
@@ -166,7 +169,7 @@ class _SoundfileReader:
 
     def _mpeg_samples(self, last: int | None) -> int:
         """How many to read at most: a damaged header may promise billions, but 4 kbit/s is below what MPEG can do."""
-        possible = Path(self._file.name).stat().st_size * self.rate_hz // 500
+        possible = self._path.stat().st_size * self.rate_hz // 500
         return possible if last is None else min(last, possible)
 
 

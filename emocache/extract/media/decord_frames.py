@@ -8,16 +8,18 @@ index, from their first frame on, without a seek, if its table agrees with PyAV'
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from emocache.extract.media.media_file import MediaFile, MemoryCopy
 from emocache.extract.media.pictures import Shown
 from emocache.extract.media.pixels import Rgb
 
 DECORD_BYTES = 512_000_000
 """Longer videos are PyAV's: decord decodes ahead as far as it gets, up to all of a file, while its caller is busy."""
+DECORD_FILE_BYTES = 64_000_000
+"""Larger files are PyAV's too: decord reads a copy in memory, so that the file itself is opened once for everybody."""
 _SAME_TIME_S = 2e-3
 """decord tells times as float32: 0.2 ms off after an hour."""
 
@@ -26,13 +28,13 @@ class DecordFailed(Exception):
     """decord is not installed, cannot read the file, or reads other pictures than there are: PyAV takes over."""
 
 
-def decord_frames(path: Path, table: Sequence[Shown[int]], wanted: Sequence[int]) -> Iterator[Rgb]:
+def decord_frames(file: MediaFile, table: Sequence[Shown[int]], wanted: Sequence[int]) -> Iterator[Rgb]:
     """The frames number `wanted` (rising, repeats allowed) of a whole file, upright, by decord.
 
     table: what `frame_table` says
     raises: DecordFailed, at any point
     """
-    reader = _DecordReader(path)
+    reader = _DecordReader(file)
     reader.check(table)
     position, rgb = -1, None
     for index in wanted:
@@ -46,16 +48,19 @@ def decord_frames(path: Path, table: Sequence[Shown[int]], wanted: Sequence[int]
 class _DecordReader:
     """decord's reader, whose every error is a DecordFailed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, file: MediaFile) -> None:
+        if file.size > DECORD_FILE_BYTES:
+            raise DecordFailed("too large a file to copy")
         try:
             import decord
         except (ImportError, OSError) as error:  # no build for this machine, or its libraries do not load
             raise DecordFailed("not installed") from error
         decord.logging.set_level(decord.logging.QUIET)
         self._errors = (decord.DECORDError, decord.DECORDLimitReachedError, AssertionError, RuntimeError, StopIteration)
+        self._copy = MemoryCopy(file)
         try:
             # fault_tol: else decord puts a neighbour in the place of a frame that it cannot decode, and says nothing
-            self._reader: Any = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1, fault_tol=1e-9)
+            self._reader: Any = decord.VideoReader(self._copy.path, ctx=decord.cpu(0), num_threads=1, fault_tol=1e-9)
         except self._errors as error:
             raise DecordFailed(str(error)) from error
 

@@ -6,7 +6,7 @@ PyAV says of them is what counts: `decord_frames` may only read files of which t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import av
 import numpy as np
 from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from emocache.errors import MediaError, NoStream
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
     from emocache.extract.media.audio_readers import SoundTap
+    from emocache.extract.media.media_file import MediaFile
 
     Rgb = NDArray[np.uint8]
 
@@ -33,6 +35,9 @@ SLACK_S = Fraction(1, 2)
 _HAVE_TABLES = frozenset({"mov", "matroska"})
 _DECLARE_LENGTH = _HAVE_TABLES | {"avi"}
 """Containers with an index: seeking lands on a key frame, and the declared length was written, not guessed."""
+
+HELD_BYTES = 256 * 2**20
+"""Decoded pictures that are held until the clip's length is known: some 45 s of 352 x 288, 7 s of 1280 x 720."""
 
 READ_ERRORS = (av.error.FFmpegError, IndexError)
 """What reading packets raises; the latter where a damaged file names a stream that it does not have."""
@@ -60,14 +65,29 @@ class Pictures:
     raises: MediaError if the file cannot be read; NoStream if it has no moving picture
     """
 
-    def __init__(self, path: Path, start: Fraction | None = None, sound: SoundTap | None = None) -> None:
-        self._path = path
+    def __init__(self, file: MediaFile, start: Fraction | None = None, sound: SoundTap | None = None) -> None:
+        self._file = file
         self._start = start
         self._sound = sound
         self.damaged = False
         """Something could not be decoded, or the file ends before its declared length."""
         self.end: Fraction | None = None
         """When the last frame seen so far vanishes."""
+
+        self._unread: InputContainer | None = None
+
+    def table(self) -> list[Shown[int]] | None:
+        """When each frame of the whole file is shown, read without decoding; None for files that decord must not read.
+
+        The sound is heard on the way.
+        """
+        container = open_media(self._file)
+        stream = moving_picture(container, self._file.path)
+        if not _is(container, _HAVE_TABLES) or len(container.streams.video) > 1:
+            self._unread = container
+            return None
+        with closing(container):
+            return _table(container, stream, self._sound)
 
     def __iter__(self) -> Iterator[Shown[av.VideoFrame]]:
         try:
@@ -76,8 +96,9 @@ class Pictures:
             yield from self._read(None)
 
     def _read(self, start: Fraction | None) -> Iterator[Shown[av.VideoFrame]]:
-        with closing(open_media(self._path)) as container:
-            stream = moving_picture(container, self._path)
+        container, self._unread = self._unread or open_media(self._file), None
+        with closing(container):
+            stream = moving_picture(container, self._file.path)
             if start is not None and _is(container, _DECLARE_LENGTH):
                 _seek(container, stream, start)
             else:
@@ -120,24 +141,47 @@ class Pictures:
 
 
 class _Overshot(Exception):
-    """A seek ended behind the picture that was asked for."""
+    """A seek failed, or ended behind the picture that was asked for: the file is read from its beginning."""
 
 
-def open_media(path: Path) -> InputContainer:
+class Again(Generic[T]):
+    """Some pictures that can be iterated over again: out of memory as far as they fit there, else by decoding anew."""
+
+    def __init__(self, pictures: Iterable[Shown[T]], most_bytes: int = HELD_BYTES) -> None:
+        self._pictures = pictures
+        self._most_bytes = most_bytes
+        self._fresh = iter(pictures)
+        self._held: list[Shown[T]] | None = []
+        self._bytes = 0
+
+    def __iter__(self) -> Iterator[Shown[T]]:
+        if self._held is None:
+            yield from self._pictures
+            return
+        yield from self._held
+        for shown in self._fresh:
+            self._hold(shown)
+            yield shown
+
+    def _hold(self, shown: Shown[T]) -> None:
+        self._bytes += sum(plane.buffer_size for plane in getattr(shown.picture, "planes", ()))
+        if self._held is not None:
+            self._held.append(shown)
+        if self._bytes > self._most_bytes:
+            self._held = None
+
+
+def open_media(file: MediaFile) -> InputContainer:
     """Open a media file. Raises MediaError that says why it cannot be read."""
     try:
-        # A playlist must not reach the network; old files hold titles that are not UTF-8.
-        return av.open(str(path), options={"protocol_whitelist": "file"}, metadata_errors="replace")
+        # A playlist must reach nothing else, on this disk or in the network; old files hold titles that are not UTF-8.
+        return av.open(file.view(), "r", options={"protocol_whitelist": "none"}, metadata_errors="replace")
     except av.error.FFmpegError as error:
-        raise MediaError(f"{path}: {_why_unreadable(path, error)}") from error
+        raise MediaError(f"{file.path}: {_why_unreadable(file, error)}") from error
 
 
-def _why_unreadable(path: Path, error: av.error.FFmpegError) -> str:
-    if isinstance(error, PermissionError):
-        return "no permission to read the file"
-    with path.open("rb") as file:
-        is_mp4 = file.read(12)[4:8] == b"ftyp"
-    if is_mp4:
+def _why_unreadable(file: MediaFile, error: av.error.FFmpegError) -> str:
+    if file.view().read(12)[4:8] == b"ftyp":
         return "the file is cut off: an mp4 without its index (moov) cannot be played; get it again, or drop the clip"
     return f"is not a video that FFmpeg can read ({error.strerror}); get it again, or drop the clip"
 
@@ -154,10 +198,17 @@ def moving_picture(container: InputContainer, path: Path) -> VideoStream:
     raise NoStream(f"{path}: has no moving picture{art} (found: {found}); use an encoder for sound, or drop the clip")
 
 
-def upright(frame: av.VideoFrame) -> Rgb:
-    """``(height, width, 3)`` uint8, turned as the file's display matrix says."""
-    rgb = np.rot90(frame.to_ndarray(format="rgb24"), (frame.rotation // 90) % 4)
-    return np.ascontiguousarray(rgb, dtype=np.uint8)
+class Upright:
+    """Turns frames into pixels; one for a file, since what converts them is set up once (1 ms)."""
+
+    def __init__(self) -> None:
+        self._converter = VideoReformatter()
+
+    def __call__(self, frame: av.VideoFrame) -> Rgb:
+        """``(height, width, 3)`` uint8, turned as the file's display matrix says."""
+        converted = self._converter.reformat(frame, format="rgb24", threads=1)  # the processes are the parallelism
+        rgb = np.rot90(converted.to_ndarray(), (frame.rotation // 90) % 4)
+        return np.ascontiguousarray(rgb, dtype=np.uint8)
 
 
 class _Clock:
@@ -203,12 +254,12 @@ def _is(container: InputContainer, families: frozenset[str]) -> bool:
 
 
 def _seek(container: InputContainer, stream: VideoStream, start: Fraction) -> None:
-    """Go to the last key frame that is shown at `start` or before; where that fails, stay at the beginning."""
+    """Go to the last key frame that is shown at `start` or before. Raises _Overshot where that fails."""
     stamp = start + Fraction(container.start_time or 0, av.time_base)
     try:
         container.seek(int(stamp / (stream.time_base or Fraction(1, av.time_base))), stream=stream)
-    except av.error.FFmpegError:
-        container.seek(container.start_time or 0)
+    except av.error.FFmpegError as error:
+        raise _Overshot from error
 
 
 def _ends_early(container: InputContainer, clock: _Clock) -> bool:
@@ -220,27 +271,18 @@ def _ends_early(container: InputContainer, clock: _Clock) -> bool:
 # --- the table of times ----------------------------------------------------------------------------------------------
 
 
-def frame_table(path: Path, sound: SoundTap | None = None) -> list[Shown[int]] | None:
-    """When each frame of a whole file is shown, read without decoding; None for files that decord must not read.
-
-    sound: hears the file's sound on the way
-    raises: MediaError, NoStream as `Pictures`
-    """
-    with closing(open_media(path)) as container:
-        stream = moving_picture(container, path)
-        if not _is(container, _HAVE_TABLES) or len(container.streams.video) > 1:
-            return None
-        clock = _Clock(container)
-        if sound is not None:
-            clock.sound = sound
-            sound.begin(container)
-        try:
-            rows = [row for packet in container.demux() if (row := _row(packet, stream, clock)) is not None]
-        except (*READ_ERRORS, _NoTable):
-            return None
-        clock.finish()
-        whole = not _ends_early(container, clock) and stream.frames in (0, len(rows))
-        base, origin = stream.time_base, Fraction(container.start_time or 0, av.time_base)
+def _table(container: InputContainer, stream: VideoStream, sound: SoundTap | None) -> list[Shown[int]] | None:
+    clock = _Clock(container)
+    if sound is not None:
+        clock.sound = sound
+        sound.begin(container)
+    try:
+        rows = [row for packet in container.demux() if (row := _row(packet, stream, clock)) is not None]
+    except (*READ_ERRORS, _NoTable):
+        return None
+    clock.finish()
+    whole = not _ends_early(container, clock) and stream.frames in (0, len(rows))
+    base, origin = stream.time_base, Fraction(container.start_time or 0, av.time_base)
     stamps = sorted(rows)
     if not stamps or not whole or base is None or len({stamp for stamp, _ in stamps}) != len(stamps):
         return None

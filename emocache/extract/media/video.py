@@ -17,7 +17,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
@@ -25,14 +24,8 @@ from numpy.typing import NDArray
 
 from emocache.errors import BadOption, MediaError
 from emocache.extract.media.decord_frames import DecordFailed, decord_frames
-from emocache.extract.media.pictures import (
-    SLACK_S,
-    Pictures,
-    Shown,
-    T,
-    frame_table,
-    upright,
-)
+from emocache.extract.media.media_file import MediaFile
+from emocache.extract.media.pictures import SLACK_S, Again, Pictures, Shown, T, Upright
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -122,17 +115,25 @@ class VideoPass:
     Iterating, once, gives (the sampler's number, frame); the frames of each sampler come in the order of time, and
     samplers that want the same picture get the same array. Memory and errors are as `SampledVideo` has them.
     samplers: of one policy; sound: hears the sound of a whole file on the way
+    file: the source's, where somebody has opened it already
     """
 
-    def __init__(self, samplers: Sequence[FrameSampler], source: Source, sound: SoundTap | None = None) -> None:
+    def __init__(
+        self,
+        samplers: Sequence[FrameSampler],
+        source: Source,
+        sound: SoundTap | None = None,
+        file: MediaFile | None = None,
+    ) -> None:
         (policy,) = {sampler.policy for sampler in samplers}
-        self._path = _checked_path(source)
+        self._file = file or open_file(source)
+        _check_span(source)
         self._span = _Span.of(source)
         self._samplers = samplers
         self._by_decord_too = policy == POLICIES[0] and self._span == _WHOLE
-        counts = any(sampler.count is not None for sampler in samplers)
-        self._sound = sound
-        self._table = frame_table(self._path, sound) if self._by_decord_too or counts else None
+        self._counts = any(sampler.count is not None for sampler in samplers)
+        self._pictures = Pictures(self._file, self._span.start, sound)
+        self._table = self._pictures.table() if self._by_decord_too or self._counts else None
         self._frames = [0] * len(samplers)
         self._facts: dict[str, Any] = {"decoder": "av", "truncated": False}
 
@@ -150,6 +151,7 @@ class VideoPass:
                 return
         done = sum(self._frames)  # both choose the same frames, so PyAV goes on where decord gave up
         held: VideoFrame | None = None
+        upright = Upright()
         for index, (number, time, frame) in enumerate(self._by_av()):
             if index >= done:
                 if frame is not held:
@@ -160,26 +162,27 @@ class VideoPass:
         choice = _Choice(table, self._span, self._periods(table))
         wanted = list(choice)
         for part in (wanted, *([sample] for sample in self._middles(table, choice))):
-            rgb_frames = decord_frames(self._path, table, [index for _, _, index in part])
+            rgb_frames = decord_frames(self._file, table, [index for _, _, index in part])
             for (number, time, _), rgb in zip(part, rgb_frames, strict=True):
                 self._facts["decoder"] = "decord"
                 yield number, self._counted(number, time, rgb)
         self._facts["duration_s"] = float(choice.length)
 
     def _by_av(self) -> Iterator[tuple[int, Fraction, VideoFrame]]:
-        pictures = Pictures(self._path, self._span.start, self._sound)
-        choice = _Choice(pictures, self._span, self._periods(self._table or pictures))
+        pictures = self._pictures
+        again = pictures if self._table or not self._counts else Again(pictures)
+        choice = _Choice(again, self._span, self._periods(self._table or again))
         yield from choice
         if choice.length <= 0:
-            raise MediaError(f"{self._path}: {self._why_nothing(pictures.end)}")
-        yield from self._middles(pictures, choice)
+            raise MediaError(f"{self._file.path}: {self._why_nothing(pictures.end)}")
+        yield from self._middles(again, choice)
         cut = self._span.end is not None and pictures.end is not None and self._span.end - pictures.end > SLACK_S
         self._facts |= {"duration_s": float(choice.length), "truncated": pictures.damaged or cut}
 
     def _periods(self, shown: Iterable[Shown[Any]]) -> list[Fraction]:
         """Each sampler's; how long the clip is must be known first where a sampler wants a number of frames."""
         length = Fraction(1)
-        if any(sampler.count is not None for sampler in self._samplers):
+        if self._counts:
             measured = _Choice(shown, self._span, [])
             deque(measured, maxlen=0)
             length = max(measured.length, Fraction(1, 1_000_000))  # of nothing: the choice itself finds that out
@@ -270,21 +273,25 @@ class _Choice(Generic[T]):
                 yield number, sample, current.picture
 
 
-def _checked_path(source: Source) -> Path:
-    """The source's file, absolute (so that FFmpeg takes no name for a URL). Raises MediaError if it cannot be one."""
-    path, span = source.path, _Span.of(source)
+def open_file(source: Source) -> MediaFile:
+    """Open the source's file, by its absolute path. Raises MediaError if there is none, or nothing in it."""
+    path = source.path
     if path is None:
         raise MediaError(f"video: a {source.modality} source without a file; give the clip a `path` or a `video`")
-    if (span.start or 0) < 0 or (span.end is not None and span.end <= (span.start or 0)):
-        raise MediaError(f"{path}: {span} is empty or begins before the file; correct it in the manifest")
     try:
-        found = path.stat()
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise MediaError(f"{path}: is not a file; correct the path in the manifest")
+        file = MediaFile(path.absolute())
     except FileNotFoundError:
         raise MediaError(f"{path}: no such file; correct the path in the manifest") from None
     except OSError as error:
         raise MediaError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
-    if not stat.S_ISREG(found.st_mode):
-        raise MediaError(f"{path}: is not a file; correct the path in the manifest")
-    if found.st_size == 0:
+    if file.size == 0:
         raise MediaError(f"{path}: the file is empty (0 bytes); get it again, or drop the clip")
-    return path.absolute()
+    return file
+
+
+def _check_span(source: Source) -> None:
+    span = _Span.of(source)
+    if (span.start or 0) < 0 or (span.end is not None and span.end <= (span.start or 0)):
+        raise MediaError(f"{source.path}: {span} is empty or begins before the file; correct it in the manifest")

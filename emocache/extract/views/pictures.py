@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from emocache.errors import BadOption, UnknownName
+from emocache.extract.faces.boxes import FacesOf
 from emocache.extract.faces.detectors import FaceDetector
 from emocache.extract.faces.track import (
     WIDEN_PERCENT,
@@ -58,8 +59,18 @@ class PictureReader:
             size = FACE_SIZE[self.detector.name]
             found["faces"] = dict(self.detector.recipe())
             found["face"] = "largest track"
-            found["crop"] = {"widen_percent": WIDEN_PERCENT, "no_face": "centred square", "size": size or "as it is"}
+            found["crop"] = {
+                "widen_percent": WIDEN_PERCENT,
+                "no_face": "centred square",
+                "size": size or "as it is",
+                "boxes": "float32",
+            }
         return {**found, "grid": self.edge} if self.edge > 1 else found
+
+    @property
+    def draws_on(self) -> FacesOf | None:
+        """The faces, where it shows faces and a store holds them."""
+        return None if self.detector is None else FacesOf(self.sampler, self.detector)
 
     def prepare(self) -> None:
         """Bring the detector into this process."""

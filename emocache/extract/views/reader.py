@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import MappingProxyType
 from typing import Any, Protocol, cast, runtime_checkable
 
+from emocache.extract.faces.boxes import FacesOf, HeldFaces, NotAsHeld
 from emocache.extract.faces.detectors import FaceDetector
 from emocache.extract.faces.track import Face, Track, follow
 from emocache.extract.media.audio_readers import SoundTap
+from emocache.extract.media.media_file import MediaFile
 from emocache.extract.media.pixels import Rgb
-from emocache.extract.media.video import Frame, FrameSampler, VideoPass
+from emocache.extract.media.video import Frame, FrameSampler, VideoPass, open_file
 from emocache.spec import Decoded, Shared, Source
 
 PART_FRAMES = 2
@@ -59,8 +62,23 @@ def decode(reader: FrameReader, source: Source, shared: Shared | None = None) ->
     mine = [cast(FrameReader, who) for who, what in shared.jobs if what == source and isinstance(who, FrameReader)]
     alike = [other for other in dict.fromkeys([reader, *mine]) if other.sampler.policy == reader.sampler.policy]
     key: Hashable = ("video", source, reader.sampler.policy)
-    found = shared.once(key, lambda: read_clip(alike, source, _tap(source, shared)))
+    found = shared.once(key, lambda: _read_clip(alike, source, shared))
     return found[reader]
+
+
+def _read_clip(readers: Sequence[FrameReader], source: Source, shared: Shared) -> dict[FrameReader, Decoded]:
+    """One pass, with the faces that are held; they are looked for if those turn out to be of other frames."""
+    tap, file = _tap(source, shared), _opened(source, shared)
+    held = {faces: HeldFaces(rows) for faces, rows in shared.held.items() if isinstance(faces, FacesOf)}
+    try:
+        return read_clip(readers, source, tap, file, held)
+    except NotAsHeld:
+        return read_clip(readers, source, tap, file)
+
+
+def _opened(source: Source, shared: Shared) -> MediaFile:
+    """The clip's file, open for all who read it."""
+    return shared.once(("file", source.path), lambda: open_file(source))
 
 
 def _tap(source: Source, shared: Shared) -> SoundTap | None:
@@ -74,13 +92,24 @@ def _tap(source: Source, shared: Shared) -> SoundTap | None:
 
 
 def read_clip(
-    readers: Sequence[FrameReader], source: Source, sound: SoundTap | None = None
+    readers: Sequence[FrameReader],
+    source: Source,
+    sound: SoundTap | None = None,
+    file: MediaFile | None = None,
+    held: Mapping[FacesOf, HeldFaces] = MappingProxyType({}),
 ) -> dict[FrameReader, Decoded]:
-    """One pass for several readers, whose samplers have one policy. sound: hears the sound on the way."""
+    """One pass for several readers, whose samplers have one policy.
+
+    sound, file: as `VideoPass` has them; held: faces that need not be looked for
+    raises: as `decode`; NotAsHeld if the frames are not those of `held`
+    """
     samplers = list(dict.fromkeys(reader.sampler for reader in readers))
-    video = VideoPass(samplers, source, sound)
+    video = VideoPass(samplers, source, sound, file)
     with ThreadPoolExecutor(1, "find") as finder, ThreadPoolExecutor(1, "look") as looker:
-        desks = [_Desk([one for one in readers if one.sampler == sampler], finder, looker) for sampler in samplers]
+        desks = [
+            _Desk([one for one in readers if one.sampler == sampler], finder, looker, _faces_of(sampler, held))
+            for sampler in samplers
+        ]
         for number, frame in video:
             desks[number].take(frame)
         for desk in desks:
@@ -91,15 +120,27 @@ def read_clip(
     return found
 
 
+def _faces_of(sampler: FrameSampler, held: Mapping[FacesOf, HeldFaces]) -> Mapping[FaceDetector | None, HeldFaces]:
+    return {faces.detector: rows for faces, rows in held.items() if faces.sampler == sampler}
+
+
 class _Desk:
     """The readers of one sampler, and what they keep.
 
     finder, looker: one thread each: while the caller decodes, one finds the faces of the frames before, and the other
         shows readers those before them
+    held: faces that need not be found
     """
 
-    def __init__(self, readers: Sequence[FrameReader], finder: ThreadPoolExecutor, looker: ThreadPoolExecutor) -> None:
+    def __init__(
+        self,
+        readers: Sequence[FrameReader],
+        finder: ThreadPoolExecutor,
+        looker: ThreadPoolExecutor,
+        held: Mapping[FaceDetector | None, HeldFaces],
+    ) -> None:
         self.readers = readers
+        self._held = held
         self._finder, self._looker = finder, looker
         self._working: deque[Future[None]] = deque()
         self._part: list[Frame] = []
@@ -116,13 +157,13 @@ class _Desk:
 
     def _send(self) -> None:
         """Have the part at hand looked at; no more than two are on the way."""
-        frames = [frame.rgb for frame in self._part]
-        self._times_s += [frame.time_s for frame in self._part]
-        self._part = []
+        part, self._part = self._part, []
+        first = len(self._times_s)
+        self._times_s += [frame.time_s for frame in part]
         while len(self._working) > 1:
             self._working.popleft().result()
-        found = self._finder.submit(self._find, frames)
-        self._working.append(self._looker.submit(self._look, frames, found))
+        found = self._finder.submit(self._find, part, first)
+        self._working.append(self._looker.submit(self._look, [frame.rgb for frame in part], found))
 
     def finish(self) -> None:
         """Wait until all frames have been looked at."""
@@ -130,10 +171,17 @@ class _Desk:
         while self._working:
             self._working.popleft().result()
 
-    def _find(self, frames: Sequence[Rgb]) -> Mapping[FaceDetector | None, list[list[Face]]]:
-        """The faces of some frames, found once for each detector."""
-        found: dict[FaceDetector | None, list[list[Face]]] = {None: [[] for _ in frames]}
-        return found | {detector: detector.detect(frames) for detector in self._faces if detector is not None}
+    def _find(self, part: Sequence[Frame], first: int) -> Mapping[FaceDetector | None, list[list[Face]]]:
+        """The faces of some frames, held or found once for each detector. first: the number of the first of them"""
+        found: dict[FaceDetector | None, list[list[Face]]] = {None: [[] for _ in part]}
+        for detector in self._faces:
+            if detector in self._held:
+                found[detector] = self._held[detector].at(first, [frame.time_s for frame in part])
+            elif detector is not None:
+                found[detector] = [
+                    [face.stored() for face in faces] for faces in detector.detect([f.rgb for f in part])
+                ]
+        return found
 
     def _look(self, frames: Sequence[Rgb], finding: Future[Mapping[FaceDetector | None, list[list[Face]]]]) -> None:
         """Show some frames and their faces to the readers."""
@@ -145,7 +193,8 @@ class _Desk:
 
     def decoded(self, reader: FrameReader, video_facts: Mapping[str, Any]) -> Decoded:
         """The payload of one reader, with the face that is the clip's."""
-        track = follow(self._faces[reader.detector])
+        held = self._held.get(reader.detector)
+        track = follow(self._faces[reader.detector]) if held is None else held.track(len(self._times_s))
         kept = [views[index or 0] for views, index in zip(self._kept[reader], track.chosen, strict=True)]
         payload, facts = reader.gather(kept, track, self._times_s)
         if reader.detector is not None:
