@@ -76,9 +76,7 @@ def export_array(
             f"--out {target}: cannot tell the format from {target.suffix!r}; name a .npy file or a .zarr array"
         )
     found = open_store(store).features[feature]
-    if not found.layers:
-        raise MissingCells(f"{found.name}: holds nothing yet; run emocache extract --encoder {found.recipe.encoder}")
-    wanted = _layers(layers, found)
+    wanted = wanted_layers(found, layers)
     named = found.held(wanted) if clips is None else list(clips)
     if not named:
         raise MissingCells(
@@ -106,8 +104,17 @@ def export_array(
     return Export(target, shape, found.dtype.name, wanted, tuple(named), left_out)
 
 
-def _layers(layers: str | Sequence[int] | None, feature: Feature) -> tuple[int, ...]:
-    """The layers asked for, all of them held by some clip; ``-4:`` counts from the last that is held."""
+def wanted_layers(feature: Feature, layers: str | Sequence[int] | None) -> tuple[int, ...]:
+    """The layers asked for, all of them held by some clip; ``-4:`` counts from the last that is held.
+
+    layers: as in ``16-21``, or numbers in the order wanted; left out, or ``all``: all that are held
+    raises: BadOption for a range that cannot be read; MissingCells naming the layers that are not held, or if there are
+        none at all
+    """
+    if not feature.layers:
+        raise MissingCells(
+            f"{feature.name}: holds nothing yet; run emocache extract --encoder {feature.recipe.encoder}"
+        )
     if layers is None or layers == "all":
         return feature.layers
     if isinstance(layers, str):
