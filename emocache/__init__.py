@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from emocache.doors.arrays import as_datasets, as_numpy, as_torch, as_xarray
     from emocache.errors import EmocacheError
     from emocache.extract.registry import list_encoders
     from emocache.extract.run import extract_features
@@ -37,6 +38,10 @@ _HOME = {
     "EmocacheError": "errors",
     "FeatureDataset": "store",
     "ablate_head": "heads.ablate",
+    "as_datasets": "doors.arrays",
+    "as_numpy": "doors.arrays",
+    "as_torch": "doors.arrays",
+    "as_xarray": "doors.arrays",
     "blend_runs": "heads.blends.blend",
     "collect_garbage": "store.upkeep.collection",
     "compact_store": "store.upkeep.compaction",
@@ -64,6 +69,10 @@ __all__ = [
     "EmocacheError",
     "FeatureDataset",
     "ablate_head",
+    "as_datasets",
+    "as_numpy",
+    "as_torch",
+    "as_xarray",
     "blend_runs",
     "collect_garbage",
     "compact_store",

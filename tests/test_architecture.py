@@ -1,4 +1,4 @@
-"""The rooms and their arrows: ``errors <- spec <- store <- {extract, heads}``, the demo and `cli` above."""
+"""The rooms and their arrows: ``errors <- spec <- store <- {extract, heads, doors}``, the demo and `cli` above."""
 
 import ast
 import subprocess
@@ -14,6 +14,7 @@ ALLOWED = {
     "store": {"errors", "spec"},
     "extract": {"errors", "spec", "store"},
     "heads": {"errors", "spec", "store"},
+    "doors": {"errors", "spec", "store"},
     "demo": {"errors"},
     "cli": {"errors", "demo", "cli_fit", "cli_heads", "cli_store"},
     "cli_fit": {"cli_store"},
