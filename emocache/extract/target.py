@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emocache.errors import StoreError
 from emocache.extract.contents import Contents, chunks
 from emocache.extract.extraction import Summary
 from emocache.extract.plan import Plan
@@ -22,6 +20,7 @@ from emocache.store import (
     FeatureWriter,
     Store,
     default_store,
+    disk_errors,
     find_store,
     open_or_make_store,
     read_manifest,
@@ -51,21 +50,6 @@ ROSTER_CHUNK = 16_384
 """Clips named together in a new store: bounds what lies in memory as objects."""
 MOST_WRITERS = 8
 """Cells of clips that miss other layers go to another segment; so many segments of one feature are filled at a time."""
-
-
-@contextmanager
-def disk_errors(where: Path) -> Iterator[None]:
-    """Say of a failing disk which store it was, and that nothing was lost.
-
-    raises: StoreError in the place of OSError
-    """
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"{where}: {error.strerror or error} ({error.filename or 'no file named'}); what was committed before is "
-            "safe, run the same command again when this is mended"
-        ) from error
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from emocache.store.catalog import refresh_snapshot
 from emocache.store.dataset import FeatureDataset
+from emocache.store.disk import disk_errors
 from emocache.store.feature import Feature, View
 from emocache.store.manifest import Manifest, read_manifest
 from emocache.store.roster import write_roster
@@ -16,6 +17,7 @@ __all__ = [
     "Store",
     "View",
     "default_store",
+    "disk_errors",
     "find_store",
     "open_or_make_store",
     "open_store",

@@ -92,7 +92,7 @@ def export_array(
     offsets = found.offsets_of(named, wanted)
     if found.ragged:
         about["offsets"] = offsets.tolist()
-    shape, blocks = (int(offsets[-1]), len(wanted), found.dim), _blocks(found, named, wanted, offsets)
+    shape, blocks = (int(offsets[-1]), len(wanted), found.dim), read_blocks(found, named, wanted, offsets)
     for path in (target, target.with_suffix(".json")) if target.suffix == ".npy" else (target,):
         if path.exists():
             raise StoreError(f"{path}: is there already; export to a new name, or remove it first")
@@ -128,7 +128,7 @@ def wanted_layers(feature: Feature, layers: str | Sequence[int] | None) -> tuple
     return tuple(layers)
 
 
-def _blocks(
+def read_blocks(
     feature: Feature, clips: list[str], layers: Sequence[int], offsets: NDArray[np.int64]
 ) -> Iterator[tuple[int, NDArray[Any]]]:
     """The array in pieces: (first row, rows); whole clips, of `BLOCK_BYTES` together unless one is larger."""
@@ -149,7 +149,7 @@ def _write_npy(
     about: Mapping[str, Any],
     blocks: Iterator[tuple[int, NDArray[Any]]],
 ) -> None:
-    with _whole(path) as array_path, _whole(path.with_suffix(".json")) as about_path:
+    with whole(path) as array_path, whole(path.with_suffix(".json")) as about_path:
         mapped = np.lib.format.open_memmap(array_path, mode="w+", dtype=dtype, shape=shape)
         for first, rows in blocks:
             mapped[first : first + len(rows)] = rows
@@ -166,7 +166,7 @@ def _write_zarr(
 ) -> None:
     import zarr
 
-    with _whole(path) as waiting:
+    with whole(path) as waiting:
         rows_per_chunk = max(1, min(shape[0], 16 * 2**20 // max(1, shape[2] * dtype.itemsize)))
         array = zarr.create_array(
             waiting,
@@ -182,7 +182,7 @@ def _write_zarr(
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[Path]:
+def whole(path: Path) -> Iterator[Path]:
     """A name to write under, which becomes `path` when all went well and is removed when not."""
     waiting = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
