@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from emocache.doors.arrays import as_datasets, as_numpy, as_torch, as_xarray
+    from emocache.doors.in_memory import as_datasets, as_numpy, as_torch, as_xarray
     from emocache.errors import EmocacheError
     from emocache.extract.registry import list_encoders
     from emocache.extract.run import extract_features
@@ -38,10 +38,10 @@ _HOME = {
     "EmocacheError": "errors",
     "FeatureDataset": "store",
     "ablate_head": "heads.ablate",
-    "as_datasets": "doors.arrays",
-    "as_numpy": "doors.arrays",
-    "as_torch": "doors.arrays",
-    "as_xarray": "doors.arrays",
+    "as_datasets": "doors.in_memory",
+    "as_numpy": "doors.in_memory",
+    "as_torch": "doors.in_memory",
+    "as_xarray": "doors.in_memory",
     "blend_runs": "heads.blends.blend",
     "collect_garbage": "store.upkeep.collection",
     "compact_store": "store.upkeep.compaction",

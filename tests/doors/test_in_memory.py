@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 import emocache
-from emocache.doors import arrays
+from emocache.doors import arrow, in_memory
 from emocache.errors import BadOption, EmocacheError, MissingCells
 from emocache.spec import Recipe
 from emocache.store import FeatureWriter, open_or_make_store, open_store, write_roster
@@ -100,14 +100,14 @@ def test_torch_gets_the_same_bits_without_a_second_copy(
     pooled: Path, wanted: NDArray[np.float16], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[NDArray[Any]] = []
-    original = arrays.Selection.read
+    original = in_memory.Selection.read
 
-    def noted(self: arrays.Selection) -> Any:
+    def noted(self: in_memory.Selection) -> Any:
         found = original(self)
         read.append(found[0])
         return found
 
-    monkeypatch.setattr(arrays.Selection, "read", noted)
+    monkeypatch.setattr(in_memory.Selection, "read", noted)
     values, clips = emocache.as_torch("stand-in", pooled)
     assert (values.dtype, clips) == (torch.float16, ["a", "b", "c"])
     assert values.data_ptr() == read[0].ctypes.data
@@ -175,7 +175,7 @@ def test_columns_keep_their_type_and_no_object_comes_in(tmp_path: Path) -> None:
 def test_a_dataset_has_the_numbers_and_the_columns(
     pooled: Path, wanted: NDArray[np.float16], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, most: int
 ) -> None:
-    monkeypatch.setattr(arrays, "MOST_ITEMS", most)
+    monkeypatch.setattr(arrow, "MOST_ITEMS", most)
     made = emocache.as_datasets("stand-in", pooled)
     made.save_to_disk(tmp_path / "d")
     for found in (made, datasets.load_from_disk(tmp_path / "d")):
@@ -193,7 +193,7 @@ def test_a_dataset_has_the_numbers_and_the_columns(
 def test_a_dataset_of_ragged_clips_has_a_first_axis_of_any_length(
     ragged: Path, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
-    monkeypatch.setattr(arrays, "MOST_ITEMS", most)
+    monkeypatch.setattr(arrow, "MOST_ITEMS", most)
     found = emocache.as_datasets("stand-in", ragged).with_format("numpy", dtype=np.float16)
     for clip in range(3):
         np.testing.assert_array_equal(found[clip]["embedding"], numbers(clip, clip + 1))
@@ -202,7 +202,7 @@ def test_a_dataset_of_ragged_clips_has_a_first_axis_of_any_length(
 def test_arrow_reads_the_numbers_where_they_lie(pooled: Path) -> None:
     values = emocache.as_numpy("stand-in", pooled)[0]
     assert isinstance(values, np.ndarray)
-    made = arrays._embedding(values, np.arange(4), ragged=False)
+    made = arrow.embedding(values, np.arange(4), ragged=False)
     buffers = made.storage.buffers()
     assert values.ctypes.data in [buffer.address for buffer in buffers if buffer is not None]
 
