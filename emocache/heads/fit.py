@@ -52,7 +52,7 @@ def fit_head(
 ) -> Run:
     """Fit a head on a store's features, fold by fold, score it out of fold, and leave a run folder.
 
-    store: left out: ``$EMOCACHE_STORE`` or ``features.zarr``
+    store: its folder or URL; left out: ``$EMOCACHE_STORE`` or ``features.zarr``
     head: such as ``linear``, ``mlp`` or ``amhf``
     features: such as ``prosody`` or ``hubert-large:16-21``; left out: all that is held
     clips: a manifest whose labels, speakers and choice of clips take the place of the store's roster
@@ -130,6 +130,7 @@ def _record(problem: Problem, name: str, head: Head, seeds: int) -> dict[str, An
         "fold_names": list(problem.folds.names),
         "left_out": dict(problem.matrix.left_out),
         "views": dict(problem.matrix.views),
+        **({"url": problem.matrix.url} if problem.matrix.url else {}),
         "versions": {"python": platform.python_version(), **{library: version(library) for library in LIBRARIES}},
     }
 

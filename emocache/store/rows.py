@@ -11,8 +11,9 @@ import mmap
 import os
 import resource
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,8 @@ class RowReader:
         row -= block * chunk_rows
         cuts = np.flatnonzero((segment[1:] != segment[:-1]) | (block[1:] != block[:-1])) + 1
         starts = [0, *cuts.tolist()] if len(row) else []
+        if self._catalog.origin is not None:
+            self._catalog.segments(np.unique(segment[starts]).tolist())
         chunks = [
             self._chunks.get((layer, number, of_rows)) or self._open(layer, number, of_rows)
             for number, of_rows in zip(segment[starts].tolist(), block[starts].tolist(), strict=True)
@@ -119,7 +122,8 @@ class RowReader:
                 f"{self._dim} dimensions of {self._dtype.name}, one row a clip unless pooled as tokens; {REPAIR}"
             )
         position = segment.layers.index(layer)
-        segment.check_file(segment.file_of("values", position, block))
+        if segment.origin is None:  # else the file is fetched, and held against its length, when it is its turn
+            segment.check_file(segment.file_of("values", position, block))
         count = len(layout.rows_of(block))
         small = layout.codec is not None or layout.raw_bytes <= WHOLE_BYTES
         chunk = Chunk(segment, position, block, count, 0 if small else -(-count // WHOLE_SHARE))
@@ -131,6 +135,20 @@ class RowReader:
 
         raises: DamagedStore if a chunk that is read whole fails its checksum
         """
+        for part in self._at_hand(plan):
+            self._copy(part, out)
+
+    def _at_hand(self, plan: Plan) -> Iterator[Plan]:
+        """The plan; of a partial store part by part, each when its chunks are here."""
+        origin = self._catalog.origin
+        if origin is None:
+            yield plan
+            return
+        files = [(c.segment, c.segment.file_of("values", c.position, c.block)) for c in plan.chunks]
+        for here in origin.in_turn(files):
+            yield replace(plan, chunks=plan.chunks[here], starts=plan.starts[here.start : here.stop + 1])
+
+    def _copy(self, plan: Plan, out: NDArray[Any]) -> None:
         parts = list(zip(plan.chunks, plan.starts[:-1], plan.starts[1:], strict=True))
         sparse = [part for part in parts if part[2] - part[1] < part[0].whole_from]
         if sparse:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import SplitResult, unquote
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from emocache.errors import BadOption, MissingThere, PlaceError
 from emocache.store.documents import require_plain
@@ -69,13 +69,22 @@ class FolderPlace:
 
 
 def open_url(parts: SplitResult) -> Place:
-    """The folder of a ``file://`` URL.
+    """The place of a ``file://`` URL.
 
     raises: BadOption if it names another machine
     """
+    return FolderPlace(file_path(parts.geturl()))
+
+
+def file_path(url: str) -> Path:
+    """The path that a ``file://`` URL names.
+
+    raises: BadOption if it names another machine
+    """
+    parts = urlsplit(url)
     if parts.netloc not in {"", "localhost"} or not parts.path.startswith("/"):
-        raise BadOption(f"file://{parts.netloc}{parts.path}: write file:/// and a whole path, or the path alone")
-    return FolderPlace(Path(unquote(parts.path)))
+        raise BadOption(f"{url}: write file:/// and a whole path, or the path alone")
+    return Path(unquote(parts.path))
 
 
 def _walk(folder: Path, above: str) -> Iterator[tuple[str, int]]:

@@ -20,7 +20,7 @@ from emocache.store.listing import committed_segments, read_segments, superseded
 from emocache.store.roster import FOLDER as ROSTER
 from emocache.store.roster import write_roster
 from emocache.store.segment import Segment
-from emocache.store.store import FEATURES, Store, open_or_make_store, open_store
+from emocache.store.store import FEATURES, Store, local_folder, open_or_make_store, open_store
 from emocache.store.upkeep.table import counted
 
 
@@ -64,7 +64,7 @@ def merge_stores(sources: Sequence[str | Path], into: str | Path) -> Merge:
     raises: NotAStore before anything is written; StoreError if the disk refuses: what was copied till then is whole,
         and merging again goes on from there
     """
-    opened = [open_store(source) for source in sources]
+    opened = [open_store(local_folder(source)) for source in sources]
     features = [(store, feature) for store in opened for feature in store.features.values()]
     target = open_or_make_store(into)
     done = Merge(target.path)
