@@ -71,8 +71,6 @@ _HOMES = {
     "s3": "objects",
     "gs": "objects",
     "az": "objects",
-    "http": "objects",
-    "https": "objects",
     "ssh": "ssh",
     "sftp": "ssh",
     "hf": "hub",
@@ -88,7 +86,7 @@ def is_url(place: str | Path) -> bool:
 def open_place(place: str | Path) -> Place:
     """The place behind a URL or a path; nothing is asked of it yet, as far as that goes.
 
-    place: ``s3://bucket/path``, ``gs://…``, ``az://…``, ``https://…`` (reading only), ``ssh://[user@]host[:port]/path``,
+    place: ``s3://bucket/path``, ``gs://…``, ``az://…``, ``ssh://[user@]host[:port]/path``,
         ``hf://datasets/ORG/NAME[@REVISION]``, ``file:///path``, or a folder
     raises: UnknownName for another scheme; BadOption for a URL that holds a password or is not complete; PlaceError
     """
