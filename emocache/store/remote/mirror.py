@@ -34,7 +34,7 @@ from emocache.store.layout import CHECKSUM_BYTES
 from emocache.store.listing import check_document
 from emocache.store.origin import Wanted
 from emocache.store.remote.bound import VARIABLE, Bound, cache_limit
-from emocache.store.remote.place import Place, open_place
+from emocache.store.remote.place import Entry, Place, open_place
 from emocache.store.store import FEATURES, identity_of
 
 MIRRORS = "mirrors"
@@ -61,11 +61,9 @@ def open_mirror(url: str) -> Mirror:
 
     raises: NotAStore if there is no store; DamagedStore; PlaceError; BadOption for a URL that cannot be one
     """
-    bound = Bound(cache_folder() / MIRRORS, cache_limit())
     place = open_place(url)
     try:
-        identity = _identity(place)
-        return Mirror(place, identity, _documents(place), bound)
+        return mirror_of(place, place.files())
     except PlaceError as error:
         place.close()
         error.add_note(
@@ -73,6 +71,15 @@ def open_mirror(url: str) -> Mirror:
             "emocache pull makes a whole copy that needs no network"
         )
         raise
+
+
+def mirror_of(place: Place, listed: Iterable[Entry]) -> Mirror:
+    """The mirror of the store at a place; see `open_mirror`.
+
+    listed: the files of the place, as it lists them
+    """
+    bound = Bound(cache_folder() / MIRRORS, cache_limit())
+    return Mirror(place, _identity(place), _documents(listed), bound)
 
 
 def _identity(place: Place) -> str:
@@ -87,10 +94,10 @@ def _identity(place: Place) -> str:
         raise type(error)(str(error).replace(str(folder), place.url)) from None
 
 
-def _documents(place: Place) -> dict[str, dict[str, int]]:
-    """The documents that lie at a place: folder to name to length, such as ``roster`` to segment to length."""
+def _documents(listed: Iterable[Entry]) -> dict[str, dict[str, int]]:
+    """The documents among the files of a place: folder to name to length, such as ``roster`` to segment to length."""
     found: dict[str, dict[str, int]] = {}
-    for name, size in place.files():
+    for name, size in listed:
         if document := _DOCUMENT.fullmatch(name):
             found.setdefault(document[1], {})[document[2]] = size
     return found
