@@ -39,6 +39,11 @@ class Origin:
     frames: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    def layers_of(self, shape: Sequence[int]) -> tuple[int, ...] | None:
+        """The layers of numbers ``(..., layer, dim)``; None if the note tells of another number of them."""
+        count = shape[-2] if len(shape) > 1 + self.frames else 1
+        return self.layers if self.layers is not None and len(self.layers) == count else None
+
 
 def read_about(text: str) -> Origin:
     """Read a note. One that is none, or not ours, is no error: other tools write what they like there."""

@@ -18,27 +18,27 @@ MOST_ITEMS = 2**31 - 1
 CLIP_ID, EMBEDDING = "clip_id", "embedding"
 
 
-def clip_table(
-    clips: Sequence[str],
-    columns: Mapping[str, Sequence[Any]],
-    values: NDArray[Any],
-    offsets: NDArray[np.int64],
-    *,
-    ragged: bool,
-) -> pa.Table:
-    """One row a clip: its id, its columns, and its numbers, typed as `datasets` types arrays.
+def clip_columns(clips: Sequence[str], columns: Mapping[str, Sequence[Any]]) -> dict[str, pa.Array]:
+    """The clips' ids, and their columns; one that is called as the ids or the numbers gets an underscore behind."""
+    import pyarrow as pa
 
-    columns: one that is called as the id or the numbers are gets an underscore behind
+    names = beside(list(columns), [CLIP_ID, EMBEDDING])
+    arrays = {names[name]: pa.array(as_one_type(column)) for name, column in columns.items()}
+    return {CLIP_ID: pa.array(clips, pa.string()), **arrays}
+
+
+def clip_table(
+    columns: Mapping[str, pa.Array], values: NDArray[Any], offsets: NDArray[np.int64], *, ragged: bool
+) -> pa.Table:
+    """One row a clip: its columns, and its numbers, typed as `datasets` types arrays.
+
     values: ``(row, layer, dim)``; offsets: ``(clip + 1,)``; ragged: whether each clip has rows of its own number
     """
     import pyarrow as pa
 
-    names = beside(list(columns), [CLIP_ID, EMBEDDING])
-    arrays = {CLIP_ID: pa.array(clips, pa.string())}
-    arrays |= {names[name]: pa.array(as_one_type(column)) for name, column in columns.items()}
     cuts = _cuts(values, offsets)
     pieces = [embedding(values[offsets[a] : offsets[b]], offsets[a : b + 1], ragged=ragged) for a, b in cuts]
-    return pa.table({**arrays, EMBEDDING: pa.chunked_array(pieces)})
+    return pa.table({**columns, EMBEDDING: pa.chunked_array(pieces)})
 
 
 def _cuts(values: NDArray[Any], offsets: NDArray[np.int64]) -> Iterator[tuple[int, int]]:

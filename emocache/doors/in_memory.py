@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emocache.doors.about import about
-from emocache.doors.arrow import clip_table
+from emocache.doors.arrow import clip_columns, clip_table
 from emocache.doors.columns import as_array, beside, roster_columns
 from emocache.doors.extras import need
 from emocache.errors import MissingCells, some
@@ -204,5 +204,6 @@ def as_datasets(
 
     chosen = select(feature, store, clips, layers, skip_missing=skip_missing)
     values, offsets = chosen.read()
-    table = clip_table(chosen.clips, chosen.columns(), values, offsets, ragged=chosen.feature.ragged)
+    columns = clip_columns(chosen.clips, chosen.columns())
+    table = clip_table(columns, values, offsets, ragged=chosen.feature.ragged)
     return datasets.Dataset(table, info=datasets.DatasetInfo(description=about(chosen.feature, chosen.layers)))

@@ -12,6 +12,7 @@ from emocache.errors import BadOption, UnknownName
 
 _ADDRESSES = {  # a name given twice is refused by the linter (F601)
     "blemore": "emocache.doors.blemore:BlemoreDoor",
+    "datasets": "emocache.doors.huggingface:DatasetsDoor",
     "mertools": "emocache.doors.mertools:MerToolsDoor",
     "npy": "emocache.doors.npy:NpyDoor",
     "npz": "emocache.doors.npz:NpzDoor",
