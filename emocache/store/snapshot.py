@@ -28,6 +28,8 @@ from emocache.store.segment import Segment
 log = logging.getLogger("emocache")
 
 INDEX = "index"
+CELL_ARRAYS = frozenset({"keys", "places"})
+"""The long ones: whoever asks only which segments there are does without."""
 REBUILD = "the snapshot is not used; delete it, it is rebuilt when one is due"
 
 
@@ -45,6 +47,7 @@ class Snapshot:
         """
         if not self.segment.clips:
             return no_cells()
+        bring_arrays([self.segment], *CELL_ARRAYS)
         keys, places = self.segment.read("keys"), self.segment.read("places")
         number, row = places[:, 0], places[:, 1]
         clips = self.cards.table[:, CLIPS]
@@ -87,7 +90,7 @@ def read_snapshot(folder: Path, fingerprint: str, origin: Origin | None = None) 
         return None
     if segment.manifest["kind"] != "index" or segment.manifest["fingerprint"] != fingerprint:
         raise DamagedStore(f"{folder}: no snapshot of this feature; {REBUILD}")
-    bring_arrays([segment], *segment.arrays)
+    bring_arrays([segment], *(set(segment.arrays) - CELL_ARRAYS))
     document = parse_json(segment.read("segments").tobytes(), folder / "segments")
     try:
         return Snapshot(segment, _parse_cards(segment, document))
