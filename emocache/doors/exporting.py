@@ -9,6 +9,7 @@ from typing import Any
 
 from emocache.doors.door import Outgoing
 from emocache.doors.registry import make_door
+from emocache.doors.survey import check_names
 from emocache.errors import BadOption, MissingCells, StoreError, some
 from emocache.spec import layers_text
 from emocache.store import Feature, Store, open_store, read_manifest
@@ -108,6 +109,7 @@ def _outgoing(
             f"{feature.name}: none of the {len(asked)} clips holds all of the layers "
             f"{layers_text(wanted) or '(none)'}; emocache info {feature.name} says what is held"
         )
+    check_names(kept, feature.name)
     ledger, some_held = feature.ledger(), set(feature.clips)
     missing = {clip: _why(ledger.get(clip), clip in some_held) for clip in asked if clip not in there}
     return Outgoing(store, feature, wanted, kept, missing)

@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from emocache.doors.door import Incoming, Row
 from emocache.doors.keys import Filed, file_clips
 from emocache.doors.registry import make_door
@@ -32,6 +34,9 @@ from emocache.store.store import STORAGE_DTYPES
 
 NAME = re.compile(r"[0-9a-z.-]{1,67}")
 """What a feature may be called: its folder's name has a dash and 12 digits more, and at most 80 characters."""
+
+NOT_KEPT = {"clip_id", "keys", "path", "audio", "video", "text", "start_s", "end_s"}
+"""What a manifest's columns of these names say stays with the manifest, and so does a source's."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +216,8 @@ class _Intake:
         self._filed = file_clips(self._found.rows, known, manifest, modality, self._recipe.feature_name)
         given = {clip.clip_id: clip.columns for clip in manifest}
         names = dict.fromkeys([*given, *(row.clip_id for row in self._found.rows), *columns])
-        named = [(clip, {**self._known(clip), **columns.get(clip, {}), **given.get(clip, {})}) for clip in names]
+        told = {clip: {n: v for n, v in row.items() if n not in NOT_KEPT} for clip, row in columns.items()}
+        named = [(clip, {**self._known(clip), **told.get(clip, {}), **given.get(clip, {})}) for clip in names]
         found: dict[str, dict[str, str]] = {clip: {modality: key.hex()} for clip, key in self._filed.keys.items()}
         with disk_errors(self.path):
             open_or_make_store(self.path)
@@ -227,7 +233,7 @@ class _Intake:
             feature = self._feature(open_or_make_store(self.path))
             rows = [row for row in self._found.rows if row.clip_id in self._filed.keys]
             keys = [self._filed.keys[row.clip_id] for row in rows]
-            there = [bool(held) for held in feature.holding(keys, self._layers).all(axis=1)]
+            there: list[bool] = np.all(feature.holding(keys, self._layers), axis=1).tolist()
             known = feature.failures()
             writer = FeatureWriter(feature.folder, feature.fingerprint, self._layers)
             self.held = sum(there)

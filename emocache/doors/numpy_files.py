@@ -70,15 +70,13 @@ def parse_header(file: IO[bytes], where: object) -> Header:
         # NumPy reads version 3, which only writes field names in UTF-8, with the function of version 2
         read = npy.read_array_header_1_0 if major == 1 else npy.read_array_header_2_0
         shape, fortran, dtype = read(file)
-    except (ValueError, TypeError, EOFError, SyntaxError, RecursionError, MemoryError) as error:
-        raise DoorError(f"{where}: no .npy file of NumPy ({_first_line(error)}); compute or copy it again") from None
+    except (ValueError, TypeError, EOFError, SyntaxError, RecursionError, MemoryError):
+        raise DoorError(
+            f"{where}: no .npy file of NumPy: its header cannot be read; compute or copy it again"
+        ) from None
     if any(size < 0 for size in shape):
         raise DoorError(f"{where}: its header announces the shape {shape}; compute or copy it again")
     return Header(shape, dtype, fortran, file.tell())
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200]
 
 
 def npy_header(path: Path) -> Header:

@@ -29,23 +29,25 @@ HELD = CLIPS[:3]
 LABELS = {"b2": "happy", "a1": "sad", "c3": "sad", "d4": "happy", "e5": "angry"}
 KINDS = {"vectors": ("unknown", (0,)), "layers": ("unknown", (3, 7)), "frames": ("tokens", (0,))}
 """What a feature can be: pooling and layers."""
+DIM = 7
 TIMES = {"b2": 3, "a1": 1, "c3": 5}
 
 
 def numbers(clip: str, kind: str, dtype: str) -> NDArray[Any]:
-    """``(layer, 6)``, or ``(time, layer, 6)`` of frames: numbers of all magnitudes, among them what printing spoils."""
+    """``(layer, 7)``, or ``(time, layer, 7)`` of frames: numbers of all magnitudes, among them what printing spoils."""
     seed = int.from_bytes(hashlib.sha256(f"{clip}{kind}".encode()).digest()[:4])
     layers = len(KINDS[kind][1])
-    shape = (TIMES[clip], layers, 6) if kind == "frames" else (layers, 6)
+    shape = (TIMES[clip], layers, DIM) if kind == "frames" else (layers, DIM)
     random = np.random.default_rng(seed)
     values = random.normal(size=shape) * 10.0 ** random.integers(-4, 4, size=shape)
     values.flat[:3] = [-0.0, 1 / 3, 6e-8]
     return values.astype(dtype)
 
 
-def fill(path: Path, kind: str, dtype: str = "float32") -> str:
+def fill(path: Path, kind: str, dtype: str = "float32", pooling: str = "") -> str:
     """A store with one feature, as if it had been extracted; returns the feature's name."""
-    pooling, layers = KINDS[kind]
+    usual, layers = KINDS[kind]
+    pooling = pooling or usual
     store = open_or_make_store(path)
     fields = {"recipe_version": 1, "encoder": "stand-in", "modality": "audio", "settings": {}, "pooling": pooling}
     feature = store.add_feature(Recipe({**fields, "compute_dtype": "float32", "storage_dtype": dtype}), {})
@@ -86,6 +88,7 @@ class DoorContract:
 
     door: its name; kinds: of `KINDS`, what its format holds; dtypes: the same
     writing, reading: settings that it needs for either; out: what the export is called, if the name matters
+    pooling: of the exported feature, if that matters
     """
 
     door: ClassVar[str]
@@ -94,10 +97,11 @@ class DoorContract:
     writing: ClassVar[Mapping[str, Any]] = {}
     reading: ClassVar[Mapping[str, Any]] = {}
     out: ClassVar[str] = "exported"
+    pooling: ClassVar[str] = ""
 
     def export(self, folder: Path, kind: str = "", dtype: str = "") -> Exported:
         """Fill the store ``from.zarr`` in `folder` and export its feature to `out`."""
-        name = fill(folder / "from.zarr", kind or self.kinds[0], dtype or self.dtypes[0])
+        name = fill(folder / "from.zarr", kind or self.kinds[0], dtype or self.dtypes[0], self.pooling)
         return export_features(self.door, name, folder / self.out, store=folder / "from.zarr", settings=self.writing)
 
     def take(self, exported: Exported, store: Path, **more: Any) -> Imported:

@@ -183,8 +183,8 @@ def _write_zarr(
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A name to write under, which becomes `path` when all went well and is removed when not."""
-    waiting = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    """A name to write under, of the same suffix, which becomes `path` when all went well and is removed when not."""
+    waiting = path.with_name(f".{secrets.token_hex(4)}.tmp.{path.name}")
     try:
         yield waiting
         waiting.rename(path)
