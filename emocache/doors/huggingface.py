@@ -1,8 +1,8 @@
 """A folder of Hugging Face datasets, as ``Dataset.save_to_disk`` and ``DatasetDict.save_to_disk`` write it.
 
 ``state.json`` names the Arrow files of a Dataset, ``dataset_info.json`` says what is in them, ``dataset_dict.json``
-names the splits of a DatasetDict, each a folder (`datasets`, ``arrow_dataset.py`` and ``dataset_dict.py``). What is read
-is read with pyarrow alone: Arrow files hold no objects, and no code.
+names the splits of a DatasetDict, each a folder (`datasets`, ``arrow_dataset.py`` and ``dataset_dict.py``). Reading
+takes pyarrow alone: Arrow files hold no objects, and no code.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from emocache.doors.arrow_rows import is_lists_of_numbers, list_rows, read_table
 from emocache.doors.documents import as_cell, as_map, read_json
 from emocache.doors.door import Incoming, Outgoing, Row, only_one
 from emocache.doors.extras import need
+from emocache.doors.pieces import pieces
 from emocache.errors import BadOption, DoorError
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
 DATA = "data-00000-of-00001.arrow"
-BATCH_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -181,30 +181,15 @@ def _plain_name(name: Any, where: Path) -> str:
 def _batches(outgoing: Outgoing) -> Iterator[pa.Table]:
     """The table in pieces of 64 MB, all of one schema."""
     columns = clip_columns(outgoing.clips, outgoing.columns)
-    held: list[Any] = []
-    start = 0
-
-    def table() -> pa.Table:
-        rows = held if outgoing.frames else [row[None] for row in held]
+    for first, clips in pieces(outgoing):
+        rows = clips if outgoing.frames else [clip[None] for clip in clips]
         offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
-        part = {name: column.slice(start, len(held)) for name, column in columns.items()}
-        return clip_table(part, np.concatenate(rows), offsets, ragged=outgoing.frames)
-
-    for _, row in outgoing.rows():
-        held.append(row)
-        if len(held) * held[0].nbytes >= BATCH_BYTES:
-            yield table()
-            start, held = start + len(held), []
-    if held:
-        yield table()
+        part = {name: column.slice(first, len(rows)) for name, column in columns.items()}
+        yield clip_table(part, np.concatenate(rows), offsets, ragged=outgoing.frames)
 
 
 def _state(digest: str) -> dict[str, Any]:
     """What `save_to_disk` keeps beside the numbers."""
-    formats: dict[str, Any] = {
-        "_format_columns": None,
-        "_format_kwargs": {},
-        "_format_type": None,
-        "_output_all_columns": False,
-    }
-    return {"_data_files": [{"filename": DATA}], "_fingerprint": digest[:16], **formats, "_split": None}
+    formats: dict[str, Any] = {"_format_columns": None, "_format_kwargs": {}, "_format_type": None}
+    files = {"_data_files": [{"filename": DATA}], "_fingerprint": digest[:16]}
+    return {**files, **formats, "_output_all_columns": False, "_split": None}

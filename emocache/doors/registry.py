@@ -11,6 +11,7 @@ from emocache.doors.door import Door
 from emocache.errors import BadOption, UnknownName
 
 _ADDRESSES = {  # a name given twice is refused by the linter (F601)
+    "anndata": "emocache.doors.h5ad:AnnDataDoor",
     "blemore": "emocache.doors.blemore:BlemoreDoor",
     "datasets": "emocache.doors.huggingface:DatasetsDoor",
     "mertools": "emocache.doors.mertools:MerToolsDoor",

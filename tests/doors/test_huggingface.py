@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 import emocache
-from emocache.doors import huggingface
+from emocache.doors import pieces
 from emocache.doors.exporting import export_features
 from emocache.doors.importing import import_features
 from emocache.errors import BadOption, DoorError
@@ -32,12 +32,12 @@ def take(source: Path, store: Path, **settings: Any) -> Any:
     return import_features("datasets", source, modality="audio", store=store, settings=settings)
 
 
-@pytest.mark.parametrize("batch_bytes", [1, 2**26])
+@pytest.mark.parametrize("piece_bytes", [1, 2**26])
 @pytest.mark.parametrize("kind", ["layers", "frames"])
 def test_what_is_exported_is_a_dataset(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, batch_bytes: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, piece_bytes: int
 ) -> None:
-    monkeypatch.setattr(huggingface, "BATCH_BYTES", batch_bytes)
+    monkeypatch.setattr(pieces, "PIECE_BYTES", piece_bytes)
     name = fill(tmp_path / "s.zarr", kind, "float16")
     export_features("datasets", name, tmp_path / "d", store=tmp_path / "s.zarr")
     found = datasets.load_from_disk(tmp_path / "d").with_format("numpy", dtype=np.float16)
@@ -63,7 +63,7 @@ def test_layers_modality_and_columns_come_back(tmp_path: Path) -> None:
 
 
 def test_a_dataset_is_read_without_the_package(tmp_path: Path) -> None:
-    """pyarrow alone does: it takes arrays of types that it does not know for the lists that they are."""
+    """Arrow alone does: it takes arrays of types that it does not know for the lists that they are."""
     name = fill(tmp_path / "s.zarr", "layers")
     export_features("datasets", name, tmp_path / "d", store=tmp_path / "s.zarr")
     code = (
