@@ -9,6 +9,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from emocache.doors.exporting import export_features
+    from emocache.doors.importing import import_features
     from emocache.doors.in_memory import as_datasets, as_numpy, as_torch, as_xarray
     from emocache.errors import EmocacheError
     from emocache.extract.registry import list_encoders
@@ -48,9 +50,11 @@ _HOME = {
     "describe_feature": "store.upkeep.report",
     "diff_features": "store.upkeep.recipe_diff",
     "export_array": "store.upkeep.export",
+    "export_features": "doors.exporting",
     "extract_features": "extract.run",
     "fit_head": "heads.fit",
     "fuse_runs": "heads.fusion.fuse",
+    "import_features": "doors.importing",
     "list_encoders": "extract.registry",
     "list_features": "store.upkeep.report",
     "load_run": "heads.runs",
@@ -79,9 +83,11 @@ __all__ = [
     "describe_feature",
     "diff_features",
     "export_array",
+    "export_features",
     "extract_features",
     "fit_head",
     "fuse_runs",
+    "import_features",
     "list_encoders",
     "list_features",
     "load_run",

@@ -15,6 +15,7 @@ from typing import Annotated, NoReturn, ParamSpec
 import typer
 
 import emocache
+from emocache.cli_doors import DOOR_COMMANDS
 from emocache.cli_fit import fit
 from emocache.cli_heads import HEAD_COMMANDS
 from emocache.cli_store import STORE_COMMANDS, StorePath
@@ -251,7 +252,7 @@ def demo(
     typer.echo(run_demo(out, seed=seed))
 
 
-for _name, _function in {**HEAD_COMMANDS, **STORE_COMMANDS}.items():
+for _name, _function in {**HEAD_COMMANDS, **STORE_COMMANDS, **DOOR_COMMANDS}.items():
     app.command(_name)(_command(_function))
 
 
