@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from emocache.doors.door import Row
 from emocache.spec import MODALITIES, Modality, is_ragged
 from emocache.store import Feature
 
@@ -62,3 +63,13 @@ def read_about(text: str) -> Origin:
     read = next((word for word in MODALITIES if word == modality), None)
     frames = is_ragged(pooling)
     return Origin(name, layers, read, "unknown" if frames else pooling, frames, {"from": known})
+
+
+def are_frames(rows: Sequence[Row], asked: bool) -> bool:
+    """Whether the first axis of the rows is time: of three axes, or of two if the clips differ in length.
+
+    asked: the user says so; of vectors it is never true
+    """
+    shapes = [row.shape for row in rows if row.shape]
+    axes, lengths = {len(shape) for shape in shapes}, {shape[0] for shape in shapes}
+    return axes == {3} or (axes == {2} and (asked or len(lengths) > 1))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emocache.doors.about import about, read_about
+from emocache.doors.about import about, are_frames, read_about
 from emocache.doors.arrow import CLIP_ID, EMBEDDING, clip_columns, clip_table
 from emocache.doors.arrow_rows import is_lists_of_numbers, list_rows, read_table
 from emocache.doors.documents import as_cell, as_map, read_json
@@ -62,14 +62,12 @@ class DatasetsDoor:
                 rows += list_rows(ids, table[self._numbers(table, path)], path)
                 columns |= self._columns(table, ids, info.get("features"), split)
         origin = read_about(note)
-        lengths = {row.shape[0] for row in rows if row.shape}
-        axes = {len(row.shape) for row in rows if row.shape}
         return Incoming(
             rows,
             source,
             files,
             origin.name or source.name,
-            frames=self.frames or axes == {3} or (axes == {2} and len(lengths) > 1),
+            frames=are_frames(rows, self.frames),
             layers=origin.layers_of(next((row.shape for row in rows if row.shape), ())),
             modality=origin.modality,
             pooling=origin.pooling,

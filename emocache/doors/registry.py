@@ -18,6 +18,7 @@ _ADDRESSES = {  # a name given twice is refused by the linter (F601)
     "npy": "emocache.doors.npy:NpyDoor",
     "npz": "emocache.doors.npz:NpzDoor",
     "table": "emocache.doors.table:TableDoor",
+    "webdataset": "emocache.doors.webdataset_tars:WebDatasetDoor",
 }
 
 
