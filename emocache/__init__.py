@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from emocache.heads.labels.vote import vote_runs
     from emocache.heads.runs import load_run
     from emocache.store import FeatureDataset, open_store, read_manifest
+    from emocache.store.remote.share import pull_store, push_store, sync_store
     from emocache.store.upkeep.collection import collect_garbage
     from emocache.store.upkeep.compaction import compact_store
     from emocache.store.upkeep.export import export_array
@@ -61,9 +62,12 @@ _HOME = {
     "merge_stores": "store.upkeep.merge",
     "mine_labels": "heads.labels.mine",
     "open_store": "store",
+    "pull_store": "store.remote.share",
+    "push_store": "store.remote.share",
     "read_ledger": "store.upkeep.ledger",
     "read_manifest": "store",
     "refine_labels": "heads.labels.refine",
+    "sync_store": "store.remote.share",
     "verify_store": "store.upkeep.verify",
     "vote_runs": "heads.labels.vote",
     "write_blend_labels": "heads.blends.manifest",
@@ -94,9 +98,12 @@ __all__ = [
     "merge_stores",
     "mine_labels",
     "open_store",
+    "pull_store",
+    "push_store",
     "read_ledger",
     "read_manifest",
     "refine_labels",
+    "sync_store",
     "verify_store",
     "vote_runs",
     "write_blend_labels",

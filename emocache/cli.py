@@ -18,6 +18,7 @@ import emocache
 from emocache.cli_doors import DOOR_COMMANDS
 from emocache.cli_fit import fit
 from emocache.cli_heads import HEAD_COMMANDS
+from emocache.cli_share import SHARE_COMMANDS
 from emocache.cli_store import STORE_COMMANDS, StorePath
 from emocache.errors import AmbiguousName, BadOption, EmocacheError, UnknownName
 
@@ -252,7 +253,7 @@ def demo(
     typer.echo(run_demo(out, seed=seed))
 
 
-for _name, _function in {**HEAD_COMMANDS, **STORE_COMMANDS, **DOOR_COMMANDS}.items():
+for _name, _function in {**HEAD_COMMANDS, **STORE_COMMANDS, **SHARE_COMMANDS, **DOOR_COMMANDS}.items():
     app.command(_name)(_command(_function))
 
 
