@@ -19,9 +19,9 @@ from emocache.spec import Clip, Recipe
 from emocache.store import (
     FeatureWriter,
     Store,
-    default_store,
     disk_errors,
     find_store,
+    local_folder,
     open_or_make_store,
     read_manifest,
     refresh_snapshot,
@@ -74,7 +74,7 @@ class Target:
     """
 
     def __init__(self, where: str | Path | None) -> None:
-        self.path = Path(default_store() if where is None else where)
+        self.path = local_folder(where)
         with disk_errors(self.path):
             self._store = find_store(self.path)
         self._fresh = self._store is None

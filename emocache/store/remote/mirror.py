@@ -48,9 +48,8 @@ USED_S = 60.0
 """A use is noted if the last one that was noted is longer ago than this."""
 STALE_S = 86_400.0
 """What lies half fetched for longer belongs to a process that died."""
-_DOCUMENT = re.compile(
-    rf"(roster|features|features/[0-9a-z.-]{{1,80}}/(?:segments|index))/([0-9a-z.-]{{1,80}})/{re.escape(COMMIT_NAME)}"
-)
+_NAME = r"[0-9a-z][0-9a-z.-]{0,79}"
+_DOCUMENT = re.compile(rf"(roster|features|features/{_NAME}/(?:segments|index))/({_NAME})/{re.escape(COMMIT_NAME)}")
 AGAIN = "read it again; if that does not help, its owner should run emocache verify and push what is whole"
 
 T = TypeVar("T")
@@ -257,7 +256,8 @@ class Mirror:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 waiting.replace(path)
         except OSError as error:
-            waiting.unlink(missing_ok=True)
+            with suppress(OSError):
+                waiting.unlink()
             raise StoreError(
                 f"{path}: cannot keep what was fetched: {error.strerror or error}; make room, let the cache take less "
                 f"(${VARIABLE}), or name another folder ($EMOCACHE_CACHE)"
@@ -284,7 +284,7 @@ def _lacks(path: Path, size: int) -> bool:
 
 def _forget_stale(incoming: Path) -> None:
     """Delete what processes that died had half fetched."""
-    with suppress(FileNotFoundError), os.scandir(incoming) as entries:
+    with suppress(OSError), os.scandir(incoming) as entries:
         for entry in entries:
             with suppress(OSError):
                 if time.time() - entry.stat().st_mtime > STALE_S:
