@@ -3,8 +3,8 @@
     python benchmarks/mosi.py DATA mosi.zarr        # DATA: text.npz, audio.npz, video.npz, clips.csv
     emocache fit --store mosi.zarr --folds given --seeds 5
 
-Each npz has `X` ``(clip, dim)`` float32 and `filenames`; `clips.csv` has clip_id, label, speaker (the video) and split. The
-same by hand: ``emocache import npz DATA/text.npz --modality text --clips DATA/clips.csv --store mosi.zarr``, and so on.
+Each npz has `X` ``(clip, dim)`` float32 and `filenames`; `clips.csv` has clip_id, label, speaker (the video) and split.
+By hand: ``emocache import npz DATA/text.npz --modality text --clips DATA/clips.csv --store mosi.zarr``, and so on.
 """
 
 from __future__ import annotations

@@ -22,7 +22,6 @@ from emocache.store import (
     Feature,
     FeatureWriter,
     Store,
-    default_store,
     disk_errors,
     find_store,
     open_or_make_store,
@@ -30,7 +29,7 @@ from emocache.store import (
     refresh_snapshot,
     write_roster,
 )
-from emocache.store.store import STORAGE_DTYPES
+from emocache.store.store import STORAGE_DTYPES, local_folder
 
 NAME = re.compile(r"[0-9a-z.-]{1,67}")
 """What a feature may be called: its folder's name has a dash and 12 digits more, and at most 80 characters."""
@@ -114,7 +113,7 @@ def import_features(
     if found.zeros:
         facts["zeros"] = "kept" if keep_zeros else "missing"
     recipe = _recipe(found, facts, stored, _modality(modality, found, door), _name(name, found))
-    intake = _Intake(Path(default_store() if store is None else store), found, recipe, layers, keep_zeros)
+    intake = _Intake(local_folder(store), found, recipe, layers, keep_zeros)
     moved = intake.name_clips(manifest)
     intake.write_cells()
     absent = {clip.clip_id: None for clip in manifest} | dict.fromkeys(found.columns)
