@@ -206,15 +206,13 @@ class Segment:
             out[...] = raw.view(np.dtype(layout.dtype)).reshape(-1, *layout.row_shape)[: len(out)]
 
     def _open(self, file: str) -> int:
-        """A descriptor for reading a file; one that the cache of a partial store let go of is fetched once more."""
-        for again in (self.origin is not None, False):
+        """A descriptor for reading a file; one that the cache of a partial store let go of is fetched again."""
+        for _ in range(1 if self.origin is None else 3):
             path = self.check_file(file)
             try:
                 return open_plain(path)
             except FileNotFoundError:
                 self._checked.discard(file)
-                if not again:
-                    break
         raise DamagedStore(f"{path}: missing; it was there when it was looked at first; {REPAIR}")
 
     def _fill(self, file: str, buffers: list[memoryview]) -> None:

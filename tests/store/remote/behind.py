@@ -77,11 +77,8 @@ def values_of(store: Store, name: str, layer: int) -> list[bytes]:
 def report(store: str | Path, feature: str) -> list[str]:
     """What the commands that list things print, without where the store lies."""
     opened = open_store(store)
-    texts = [
-        emocache.list_features(store),
-        emocache.describe_feature(feature, store),
-        emocache.read_ledger(store=store),
-    ]
+    listed, told = emocache.list_features(store), emocache.describe_feature(feature, store)
+    texts = [listed, told, emocache.read_ledger(store=store, everything=True).csv()]
     return [str(text).replace(str(opened.where), "HERE") for text in texts]
 
 

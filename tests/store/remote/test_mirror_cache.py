@@ -121,7 +121,7 @@ class TestLimit:
         Bound(tmp_path, 3500).make_room(400)
         assert len(list(tmp_path.rglob("c.0"))) == 3
         Bound(tmp_path, 3500).make_room(1000)
-        assert [path.parents[2].name for path in sorted(tmp_path.rglob("c.0"))] == ["b", "c"][-2:]
+        assert [path.parents[2].name for path in sorted(tmp_path.rglob("c.0"))] == ["b", "c"]
         assert not (tmp_path / "a" / "store" / "x").exists()
 
 
@@ -205,7 +205,6 @@ class TestProcesses:
             found.append(len(files))
         odd_server.fault = None
         assert found == sorted(found)
-        assert found[0] > 0 or found[-1] < len(chunk)
         odd_server.sent.clear()
         np.testing.assert_array_equal(stand_in(URL).read(), stand_in(store).read())
         assert (
