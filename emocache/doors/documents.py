@@ -53,6 +53,12 @@ def as_map(found: Any, where: object) -> dict[str, Any]:
 
 def as_cell(value: Any) -> Any:
     """A value as the roster keeps it: text, a number, a truth value or a list; None for NaN and an empty text."""
-    if value == "" or value != value:
+    if value is None or value == "" or value != value:
         return None
-    return value if isinstance(value, (str, int, float, bool, list)) else None if value is None else str(value)
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()  # half a surrogate pair is a text in JSON, and none in UTF-8
+    return value if isinstance(value, (int, float, bool)) else _as_list(value)
+
+
+def _as_list(value: Any) -> Any:
+    return [as_cell(entry) for entry in value] if isinstance(value, list) else str(value)

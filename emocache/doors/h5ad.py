@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from emocache.doors.about import about, read_about
 from emocache.doors.columns import as_one_type
 from emocache.doors.documents import as_cell
-from emocache.doors.door import Incoming, Outgoing, Row, only_one
+from emocache.doors.door import Incoming, Outgoing, Row
 from emocache.doors.extras import need
 from emocache.doors.hdf5 import Matrix, put_group, put_table, refuse_strange, say, table
-from emocache.doors.pieces import pieces
+from emocache.doors.pieces import one_row_a_clip, pieces
 from emocache.errors import BadOption, DoorError
 
 LAYER = re.compile(r"layer_(\d{1,5})")
@@ -102,12 +102,7 @@ class AnnDataDoor:
         need("h5py", "the door anndata")
         import h5py
 
-        outgoing = only_one(features, "anndata")
-        if outgoing.frames:
-            raise BadOption(
-                f"--features: {outgoing.feature.name} has rows of different number for each clip, and AnnData has one "
-                "row a clip; export it to datasets or webdataset, or extract with --pool mean"
-            )
+        outgoing = one_row_a_clip(features, "anndata")
         one, dim = len(outgoing.layers) == 1, outgoing.feature.dim
         with h5py.File(out, "w") as file:
             say(file, "anndata", "0.1.0")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emocache.doors.door import Incoming, Outgoing, Row, only_one
-from emocache.doors.numpy_files import Archive
+from emocache.doors.numpy_files import Archive, plain_list
 from emocache.doors.pickles import LIMIT, plain_pickle
 from emocache.errors import DoorError
 
@@ -78,7 +78,7 @@ def clip_names(archive: Archive, name: str) -> list[str]:
     """
     header, data = archive.payload(name, LIMIT)
     where = f"{archive.path}: array {name!r}"
-    found = plain_pickle(data, where) if header.dtype.hasobject else archive.array(name).reshape(-1).tolist()
+    found = plain_pickle(data, where) if header.dtype.hasobject else plain_list(archive.array(name), where)
     if isinstance(found, list) and len(header.shape) == 1:
         texts = [text.decode(errors="replace") if isinstance(text, bytes) else text for text in found]
         if all(isinstance(text, str) for text in texts):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -126,6 +127,19 @@ def _fill(file: IO[bytes], out: NDArray[Any], where: object) -> None:
             raise DoorError(f"{where}: ends after {start:,} of {len(raw):,} bytes; copy or compute it again")
         raw[start : start + len(piece)] = np.frombuffer(piece, dtype=np.uint8)
         start += len(piece)
+
+
+def plain_list(values: NDArray[Any], where: object) -> list[Any]:
+    """An array's values as Python's own. NumPy takes any four bytes for a letter, and breaks down over most of them.
+
+    raises: DoorError for text that is none
+    """
+    if values.dtype.kind == "U" and values.dtype.itemsize and values.size:
+        codes = np.ascontiguousarray(values).view(np.dtype(np.uint32).newbyteorder(values.dtype.byteorder))
+        if (codes > sys.maxunicode).any() or ((codes >= 0xD800) & (codes <= 0xDFFF)).any():
+            raise DoorError(f"{where}: holds letters that are none; the file is damaged: write it again")
+    found: list[Any] = values.tolist()
+    return found
 
 
 @contextmanager

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
 
-from emocache.doors.door import Outgoing
+from emocache.doors.door import Outgoing, only_one
+from emocache.errors import BadOption
 
 PIECE_BYTES = 64 * 2**20
 
@@ -24,3 +25,17 @@ def pieces(outgoing: Outgoing) -> Iterator[tuple[int, list[NDArray[Any]]]]:
             first, held, size = first + len(held), [], 0
     if held:
         yield first, held
+
+
+def one_row_a_clip(features: Sequence[Outgoing], door: str) -> Outgoing:
+    """The feature, for formats that hold one feature, with one row a clip.
+
+    raises: BadOption if there are several, or clips have rows of their own number
+    """
+    outgoing = only_one(features, door)
+    if outgoing.frames:
+        raise BadOption(
+            f"--features: {outgoing.feature.name} has rows of different number for each clip, and {door} holds one row "
+            "a clip; export it to datasets or webdataset, or extract with --pool mean"
+        )
+    return outgoing

@@ -17,6 +17,7 @@ _ADDRESSES = {  # a name given twice is refused by the linter (F601)
     "mertools": "emocache.doors.mertools:MerToolsDoor",
     "npy": "emocache.doors.npy:NpyDoor",
     "npz": "emocache.doors.npz:NpzDoor",
+    "sklearn": "emocache.doors.sklearn_npz:SklearnDoor",
     "table": "emocache.doors.table:TableDoor",
     "webdataset": "emocache.doors.webdataset_tars:WebDatasetDoor",
 }

@@ -102,7 +102,7 @@ def test_columns_of_every_kind_go_out_and_come_back(tmp_path: Path) -> None:
 
 
 def test_frames_have_no_place_in_it(tmp_path: Path) -> None:
-    with pytest.raises(BadOption, match="rows of different number for each clip, and AnnData has one row a clip"):
+    with pytest.raises(BadOption, match="rows of different number for each clip, and anndata holds one row a clip"):
         exported(tmp_path, "frames")
 
 

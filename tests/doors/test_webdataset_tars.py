@@ -206,3 +206,7 @@ def test_json_that_is_none_or_too_long_is_told(tmp_path: Path) -> None:
         with pytest.raises(DoorError, match=told):
             take(path, tmp_path / "s.zarr")
     take(shard(tmp_path / "x.tar", {"a.npy": numbers, "a.json": json.dumps([1]).encode()}), tmp_path / "s.zarr")
+    half = shard(tmp_path / "x.tar", {"a.npy": numbers, "a.json": b'{"label": "joy\\ud800", "tags": ["\\udc00", {}]}'})
+    take(half, tmp_path / "half.zarr")
+    (row,) = open_store(tmp_path / "half.zarr").roster
+    assert (row["label"], row["tags"]) == ("joy?", ["?", "{}"])
