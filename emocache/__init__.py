@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from emocache.heads.labels.refine import refine_labels
     from emocache.heads.labels.vote import vote_runs
     from emocache.heads.runs import load_run
+    from emocache.heads.submission import write_submission
     from emocache.store import FeatureDataset, open_store, read_manifest
     from emocache.store.remote.share import pull_store, push_store, sync_store
     from emocache.store.upkeep.collection import collect_garbage
@@ -71,6 +72,7 @@ _HOME = {
     "verify_store": "store.upkeep.verify",
     "vote_runs": "heads.labels.vote",
     "write_blend_labels": "heads.blends.manifest",
+    "write_submission": "heads.submission",
 }
 
 __all__ = [
@@ -107,6 +109,7 @@ __all__ = [
     "verify_store",
     "vote_runs",
     "write_blend_labels",
+    "write_submission",
 ]
 
 

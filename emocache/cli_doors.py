@@ -82,5 +82,19 @@ def export(
     typer.echo(str(done))
 
 
-DOOR_COMMANDS: Mapping[str, Callable[..., None]] = {"import": import_, "export": export}
+def submit(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that emocache fit or fuse left.")],
+    test: Annotated[Path, typer.Option(metavar="PATH", help="A manifest of the clips to label.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The table to write, a new .csv.")] = Path("submission.csv"),
+    store: StorePath = None,
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+) -> None:
+    """Label new clips and write name,discrete, as the MER challenges take it; for BLEMORE see blend."""
+    done = emocache.write_submission(run, test, out, store=store, device=device)
+    typer.echo(str(done))
+    if done.missing:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+DOOR_COMMANDS: Mapping[str, Callable[..., None]] = {"import": import_, "export": export, "submit": submit}
 """Command to function, in the order of the help."""

@@ -147,6 +147,11 @@ def _side_by_side(
     return tuple(placed)
 
 
+def manifest_clips(clips: str | Path) -> list[str]:
+    """The clip ids of a manifest, in its order."""
+    return [clip.clip_id for clip in read_manifest(clips).clips]
+
+
 def _rows(store: Store, clips: str | Path | None) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
     """The manifest's columns by clip, from the roster or from `clips`, and the clips that the store does not know."""
     roster: dict[str, Mapping[str, Any]] = {row["clip_id"]: row for row in store.roster}
