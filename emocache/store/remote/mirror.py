@@ -62,18 +62,21 @@ def open_mirror(url: str) -> Mirror:
     """
     place = open_place(url)
     try:
-        return mirror_of(place, place.files())
-    except PlaceError as error:
+        mirror = mirror_of(place, place.files())
+    except StoreError as error:
         place.close()
-        error.add_note(
-            "what was fetched before is not read alone: only the other side knows what the store holds; "
-            "emocache pull makes a whole copy that needs no network"
-        )
+        if isinstance(error, PlaceError):
+            error.add_note(
+                "what was fetched before is not read alone: only the other side knows what the store holds; "
+                "emocache pull makes a whole copy that needs no network"
+            )
         raise
+    weakref.finalize(mirror, place.close)
+    return mirror
 
 
 def mirror_of(place: Place, listed: Iterable[Entry]) -> Mirror:
-    """The mirror of the store at a place; see `open_mirror`.
+    """The mirror of the store at a place, which whoever opened it closes; see `open_mirror`.
 
     listed: the files of the place, as it lists them
     """
@@ -124,7 +127,6 @@ class Mirror:
         self._documents = documents
         self._bound = bound
         self._process = os.getpid()
-        weakref.finalize(self, place.close)
         _forget_stale(self._incoming)
 
     @property
