@@ -15,9 +15,11 @@ from typing import Annotated, NoReturn, ParamSpec
 import typer
 
 import emocache
+from emocache.cli_doors import DOOR_COMMANDS
 from emocache.cli_fit import ablate, fit
 from emocache.cli_heads import HEAD_COMMANDS
 from emocache.cli_options import Device
+from emocache.cli_share import SHARE_COMMANDS
 from emocache.cli_store import STORE_COMMANDS, StorePath
 from emocache.errors import AmbiguousName, BadOption, EmocacheError, UnknownName
 
@@ -252,7 +254,13 @@ def demo(
     typer.echo(run_demo(out, seed=seed))
 
 
-for _name, _function in {"ablate": ablate, **HEAD_COMMANDS, **STORE_COMMANDS}.items():
+for _name, _function in {
+    "ablate": ablate,
+    **HEAD_COMMANDS,
+    **STORE_COMMANDS,
+    **SHARE_COMMANDS,
+    **DOOR_COMMANDS,
+}.items():
     app.command(_name)(_command(_function))
 
 

@@ -14,9 +14,13 @@ EXIT_FAULTS = 1
 """Found faults: the same code as an error, so that a script stops."""
 
 StorePath = Annotated[
-    Path | None,
-    typer.Option(metavar="PATH", help="The store's folder.  [default: $EMOCACHE_STORE, else features.zarr]"),
+    str | None,
+    typer.Option(
+        metavar="PATH",
+        help="The store's folder, or to read it its URL.  [default: $EMOCACHE_STORE, else features.zarr]",
+    ),
 ]
+"""Text, since a `Path` takes a / out of a URL."""
 FeatureName = Annotated[
     str, typer.Argument(metavar="FEATURE", help="A feature, its encoder, or the beginning of its name.")
 ]
@@ -37,7 +41,7 @@ def diff(
     b: Annotated[str, typer.Argument(metavar="B", help="A feature of the same store, or of --other.")],
     store: StorePath = None,
     other: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="The store where B is.  [default: the same store]")
+        str | None, typer.Option(metavar="PATH", help="The store where B is, or its URL.  [default: the same store]")
     ] = None,
 ) -> None:
     """Tell what differs between the recipes of two features."""
@@ -75,8 +79,8 @@ def export_array(
 
 
 def merge(
-    sources: Annotated[list[Path], typer.Argument(metavar="STORE...", help="The stores to take from.")],
-    into: Annotated[Path, typer.Option(metavar="PATH", help="The store to merge into, made if need be.")],
+    sources: Annotated[list[str], typer.Argument(metavar="STORE...", help="The stores to take from.")],
+    into: Annotated[str, typer.Option(metavar="PATH", help="The store to merge into, made if need be.")],
 ) -> None:
     """Copy everything that some stores hold into one; what it holds already is not copied again."""
     done = emocache.merge_stores(sources, into)

@@ -77,8 +77,26 @@ class DamagedStore(StoreError):
     """A committed file that is missing, has another length, or fails its checksum."""
 
 
+class PlaceError(StoreError):
+    """A place behind a URL that cannot be reached, refuses, or does not keep to its protocol."""
+
+    def __init__(self, url: str, found: str, advice: str) -> None:
+        super().__init__(f"{url}: {found}; {advice}")
+
+
+class MissingThere(PlaceError, LookupError):
+    """A file that is not at a place."""
+
+    def __init__(self, url: str, name: str) -> None:
+        super().__init__(url, f"there is no {name}", "it may have been collected meanwhile: do it again")
+
+
 class MissingCells(StoreError, LookupError):
     """Cells that were asked for and that the store does not hold."""
+
+
+class DoorError(EmocacheError, ValueError):
+    """Files of another tool that cannot be taken as they stand, or a feature that its format cannot hold."""
 
 
 class FitError(EmocacheError):

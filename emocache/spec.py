@@ -80,6 +80,13 @@ def content_digest(parts: Mapping[str, Any]) -> bytes:
     return hashlib.sha256(canonical_json(parts)).digest()
 
 
+def name_key(clip_id: str, modality: Modality) -> bytes:
+    """The 32-byte key of a clip whose content is not here: of what it is called, so that all that is imported under one
+    name and modality is one clip.
+    """
+    return content_digest({"clip_id": clip_id, "stream": modality})
+
+
 def canonical_json(value: object) -> bytes:
     """UTF-8 JSON with sorted keys and no spaces, of strings, integers, None, lists and maps only.
 

@@ -1,8 +1,10 @@
 """The docs cannot drift: every command, option and public name is in them, and what they show runs."""
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import typer.main
 
 import emocache
 from emocache.cli import app
+from emocache.doors import registry
 from emocache.extract.pooling import pool
 from emocache.heads.registry import head_names
 
@@ -89,6 +92,28 @@ def test_the_head_that_the_docs_teach_works(tmp_path: Path) -> None:
     head.save(tmp_path)
     again = namespace["PerceptronHead"].load(tmp_path, device="cpu")
     np.testing.assert_array_equal(again.predict_proba(x), head.predict_proba(x))
+
+
+def test_the_door_that_the_docs_teach_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, _ = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "doors.md").read_text(), flags=re.DOTALL)
+    taught = ModuleType("taught_door")
+    monkeypatch.setitem(sys.modules, "taught_door", taught)
+    exec(code, taught.__dict__)  # noqa: S102 (our own page)
+    monkeypatch.setitem(registry._ADDRESSES, "json", "taught_door:JsonDoor")
+    text = '{"b": [0.5, 2.0], "a": [-1.0, 3.25]}'
+    (tmp_path / "loud.json").write_text(text)
+    done = emocache.import_features("json", tmp_path / "loud.json", modality="audio", store=tmp_path / "s.zarr")
+    emocache.export_features("json", done.feature, tmp_path / "back.json", store=tmp_path / "s.zarr")
+    assert (tmp_path / "back.json").read_text() == text
+
+
+@pytest.mark.parametrize("name", registry.door_names())
+def test_every_door_and_setting_stands_in_the_docs(name: str) -> None:
+    sections = re.split(r"^## ", (ROOT / "docs" / "doors.md").read_text(), flags=re.MULTILINE)
+    section = next((text for text in sections if text.startswith(f"`{name}`")), "")
+    for setting in registry.door_settings(type(registry.make_door(name))):
+        assert f"`{setting}`" in section or f"--set {setting}=" in section
+    assert section
 
 
 @pytest.mark.parametrize("name", head_names())

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from itertools import repeat
@@ -15,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emocache.errors import StoreError
 from emocache.extract.contents import Contents, chunks
 from emocache.extract.extraction import Summary
 from emocache.extract.plan import Plan
@@ -23,8 +20,9 @@ from emocache.spec import Clip, Recipe
 from emocache.store import (
     FeatureWriter,
     Store,
-    default_store,
+    disk_errors,
     find_store,
+    local_folder,
     open_or_make_store,
     read_manifest,
     refresh_snapshot,
@@ -49,28 +47,10 @@ LIBRARIES = (
     "facenet-pytorch",
 )
 """Their versions stand beside a recipe; they are not part of it."""
-FULL = (errno.ENOSPC, errno.EDQUOT)
 ROSTER_CHUNK = 16_384
 """Clips named together in a new store: bounds what lies in memory as objects."""
 MOST_WRITERS = 8
 """Cells of clips that miss other layers go to another segment; so many segments of one feature are filled at a time."""
-
-
-@contextmanager
-def disk_errors(where: Path) -> Iterator[None]:
-    """Say of a failing disk which store it was, and that nothing was lost.
-
-    raises: StoreError in the place of OSError
-    """
-    try:
-        yield
-    except OSError as error:
-        file = "" if error.filename is None else f" ({error.filename})"
-        advice = "make room on its disk and" if error.errno in FULL else "mend this and"
-        raise StoreError(
-            f"{where}: {error.strerror or error}{file}; what was committed before is safe: {advice} run the same "
-            "command again"
-        ) from error
 
 
 @dataclass(frozen=True)
@@ -95,7 +75,7 @@ class Target:
     """
 
     def __init__(self, where: str | Path | None) -> None:
-        self.path = Path(default_store() if where is None else where)
+        self.path = local_folder(where)
         with disk_errors(self.path):
             self._store = find_store(self.path)
         self._fresh = self._store is None

@@ -23,7 +23,7 @@ def choose(store: Store, requests: Sequence[str] | None) -> list[Chosen]:
     """
     if not store.features:
         raise FitError(
-            f"{store.path}: the store holds no features; run emocache extract --encoder prosody (or another) first"
+            f"{store.where}: the store holds no features; run emocache extract --encoder prosody (or another) first"
         )
     if requests is None:
         selected = [(feature, feature.layers) for feature in store.features.values() if feature.layers]
@@ -31,7 +31,7 @@ def choose(store: Store, requests: Sequence[str] | None) -> list[Chosen]:
         selected = [_select(store, request) for request in requests]
     if not selected:
         raise FitError(
-            f"{store.path}: its features ({some(list(store.features))}) hold no clip; "
+            f"{store.where}: its features ({some(list(store.features))}) hold no clip; "
             "run emocache extract again and see which clips fail"
         )
     for number, (feature, layers) in enumerate(selected):
@@ -47,7 +47,7 @@ def _select(store: Store, request: str) -> Chosen:
     feature = store.features[name.strip()]
     if not feature.layers:
         raise FitError(
-            f"{store.path}: {feature.name} holds no clip; run emocache extract --encoder {feature.recipe.encoder} "
+            f"{store.where}: {feature.name} holds no clip; run emocache extract --encoder {feature.recipe.encoder} "
             "and see which clips fail"
         )
     if not colon or layers.strip().lower() == "all":

@@ -48,7 +48,7 @@ def fit_head(
 ) -> Run:
     """Fit a head on a store's features, fold by fold, score it out of fold, and leave a run folder.
 
-    store: left out: ``$EMOCACHE_STORE`` or ``features.zarr``
+    store: its folder or URL; left out: ``$EMOCACHE_STORE`` or ``features.zarr``
     head: such as ``linear``, ``mlp`` or ``amhf``
     features: such as ``prosody`` or ``hubert-large:16-21``; left out: all that is held
     clips: a manifest whose labels, speakers and choice of clips take the place of the store's roster
@@ -122,6 +122,7 @@ def _record(setup: Setup) -> dict[str, Any]:
         "fold_names": list(problem.folds.names),
         "left_out": dict(problem.matrix.left_out),
         "views": dict(problem.matrix.views),
+        **({"url": problem.matrix.url} if problem.matrix.url else {}),
         "versions": {"python": platform.python_version(), **{library: version(library) for library in LIBRARIES}},
     }
 

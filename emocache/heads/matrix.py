@@ -32,6 +32,7 @@ class Matrix:
     left_out: reason -> the clips that are no rows for it
     notes: what a reader of the scores should know
     views: feature name to the digest of the segments that were read
+    url: where they were read if that is not this machine, without credentials
     """
 
     clips: tuple[str, ...]
@@ -41,6 +42,7 @@ class Matrix:
     left_out: Mapping[str, list[str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     views: Mapping[str, str] = field(default_factory=dict)
+    url: str | None = None
 
     @cached_property
     def present(self) -> NDArray[np.bool_]:
@@ -94,7 +96,7 @@ def load_matrix(
 ) -> Matrix:
     """Read features and labels into one matrix.
 
-    store: left out: ``$EMOCACHE_STORE`` or ``features.zarr``
+    store: its folder or URL; left out: ``$EMOCACHE_STORE`` or ``features.zarr``
     features: such as ``prosody`` or ``hubert-large:16-21``; left out: all that the store holds, all layers of each
     clips: a manifest whose columns (and choice of clips) take the place of the roster's
     mix: how layers enter: ``mean``, ``concat``, or ``learned``: apart, for the head to weigh
@@ -111,12 +113,12 @@ def load_matrix(
     requests = [f"{feature.name}:{','.join(map(str, layers))}" for feature, layers in chosen]
     if not names:
         raise FitError(
-            f"{opened.path}: none of the {len(rows)} clips has any of {some(requests)}; "
+            f"{opened.where}: none of the {len(rows)} clips has any of {some(requests)}; "
             "extract it for them first, or choose other --features"
         )
     for request, clips_held in zip(requests, held, strict=True):
         if clips_held.isdisjoint(names):
-            raise FitError(f"{opened.path}: no clip holds all of {request}; choose other --features, or fewer layers")
+            raise FitError(f"{opened.where}: no clip holds all of {request}; choose other --features, or fewer layers")
     here = [[i for i, name in enumerate(names) if name in clips_held] for clips_held in held]
     named = [[names[i] for i in numbers] for numbers in here]
     blocks = _side_by_side(chosen, named, mix, tokens)
@@ -127,7 +129,7 @@ def load_matrix(
         values[slice(None) if len(who) == len(names) else numbers, block.columns] = read
     left_out = {"not in the store": strangers, "no feature": sorted(rows.keys() - set(names))}
     views = {feature.name: feature.view().digest for feature, _ in chosen}
-    matrix = Matrix(tuple(names), values, blocks, tuple(rows[name] for name in names), views=views)
+    matrix = Matrix(tuple(names), values, blocks, tuple(rows[name] for name in names), views=views, url=opened.url)
     return replace(matrix, left_out={why: who for why, who in left_out.items() if who}, notes=_gaps(matrix))
 
 
@@ -145,6 +147,11 @@ def _side_by_side(
     return tuple(placed)
 
 
+def manifest_clips(clips: str | Path) -> list[str]:
+    """The clip ids of a manifest, in its order."""
+    return [clip.clip_id for clip in read_manifest(clips).clips]
+
+
 def _rows(store: Store, clips: str | Path | None) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
     """The manifest's columns by clip, from the roster or from `clips`, and the clips that the store does not know."""
     roster: dict[str, Mapping[str, Any]] = {row["clip_id"]: row for row in store.roster}
@@ -154,8 +161,9 @@ def _rows(store: Store, clips: str | Path | None) -> tuple[dict[str, Mapping[str
     rows = {clip.clip_id: clip.columns for clip in given if clip.clip_id in roster}
     if not rows:
         raise FitError(
-            f"{clips}: none of its {len(given)} clips is in {store.path}; it names {some([c.clip_id for c in given])}, "
-            f"the store {some(list(roster))}; use the clip_ids under which the clips were extracted"
+            f"{clips}: none of its {len(given)} clips is in {store.where}; "
+            f"it names {some([c.clip_id for c in given])}, the store {some(list(roster))}; "
+            "use the clip_ids under which the clips were extracted"
         )
     return rows, [clip.clip_id for clip in given if clip.clip_id not in roster]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -17,6 +17,7 @@ from emocache.store.cards import CLIPS, LAYERS_OF, Card, Cards, card_of, collect
 from emocache.store.commit import ensure_group, write_segment
 from emocache.store.listing import heirs, open_segment, segment_names
 from emocache.store.lookup import Cells, sorted_cells
+from emocache.store.origin import Origin, bring_arrays
 from emocache.store.segment import REPAIR, Segment
 from emocache.store.snapshot import INDEX, Snapshot, newest_snapshot, no_cells, snapshot_arrays
 
@@ -50,12 +51,14 @@ class Catalog:
     """The segments of a feature that count, lowest name first, as they stood when it was opened.
 
     folder: the feature's; snapshot: where some of the cards come from
+    origin: brings what is not here; None where all of the feature is
     """
 
     folder: Path
     fingerprint: str
     cards: Cards
     snapshot: Snapshot | None = None
+    origin: Origin | None = None
     _open: dict[str, Segment] = field(default_factory=dict)
 
     def segment(self, number: int) -> Segment:
@@ -69,9 +72,16 @@ class Catalog:
             found = self._open[card.name] = self._reopen(card)
         return found
 
+    def segments(self, numbers: Sequence[int]) -> list[Segment]:
+        """Some segments, opened; the documents that are not here are fetched all at once."""
+        if self.origin is not None:
+            names = [self.cards.names[number] for number in numbers]
+            self.origin.bring_documents(self.folder / SEGMENTS / name for name in names if name not in self._open)
+        return [self.segment(number) for number in numbers]
+
     def _reopen(self, card: Card) -> Segment:
         folder = self.folder / SEGMENTS / card.name
-        segment = open_segment(folder)
+        segment = open_segment(folder, origin=self.origin)
         if segment is None:
             raise DamagedStore(
                 f"{folder}: its document is gone or torn since the snapshot was taken; open the store again if a "
@@ -97,7 +107,9 @@ class Catalog:
         if known is not None and self.snapshot is not None:
             covered = set(self.snapshot.cards.names)
             number = {name: n for name, n in number.items() if name not in covered}
-        own = [self._own_cells(n) for n in number.values() if self.cards.table[n, CLIPS]]
+        filled = [n for n in number.values() if self.cards.table[n, CLIPS]]
+        bring_arrays(self.segments(filled), "keys")
+        own = [self._own_cells(n) for n in filled]
         if known is not None and not own:
             return known
         return _joined(own if known is None else [known, *own])
@@ -148,14 +160,19 @@ def _check_home(segment: Segment, fingerprint: str) -> None:
         raise DamagedStore(f"{segment.folder}: its fingerprint is not that of {home}; it belongs to another feature")
 
 
-def open_catalog(feature: Path, fingerprint: str, only: Collection[str] | None = None) -> Catalog:
+def open_catalog(
+    feature: Path, fingerprint: str, only: Collection[str] | None = None, origin: Origin | None = None
+) -> Catalog:
     """List a feature's segments: one directory scan, the newest snapshot, and the manifests that it does not cover.
 
     only: the names of the segments to be taken, superseded or not; left out: all that count
+    origin: brings what is not here; None where all of the feature is. Of a few segments it brings the manifests, which
+        any read needs, and no snapshot: that would be more to move
     raises: MissingCells if one of `only` is gone; DamagedStore if a manifest is not of format 1, or of another feature
     """
-    names = segment_names(feature / SEGMENTS)
-    snapshot = newest_snapshot(feature, fingerprint)
+    names = segment_names(feature / SEGMENTS, origin)
+    few = origin is not None and len(names) <= MANY_UNCOVERED
+    snapshot = None if few else newest_snapshot(feature, fingerprint, origin)
     if only is not None:
         names = sorted(set(only) & set(names))
     elif snapshot is not None and snapshot.cards.names != names and not set(snapshot.cards.names) <= set(names):
@@ -164,7 +181,8 @@ def open_catalog(feature: Path, fingerprint: str, only: Collection[str] | None =
     opened: dict[str, Segment] = {}
     if cards.names != names:
         cards = cards if only is None else cards.only(names)
-        opened = _open_uncovered(feature, fingerprint, names, {*cards.names, *(cards.gone if only is None else ())})
+        known = {*cards.names, *(cards.gone if only is None else ())}
+        opened = _open_uncovered(feature, fingerprint, [name for name in names if name not in known], origin)
         cards = cards.joined(collected(map(card_of, opened.values())))
     if only is None:
         cards = _live(cards)
@@ -173,16 +191,16 @@ def open_catalog(feature: Path, fingerprint: str, only: Collection[str] | None =
             f"{feature}: segment {some(lost, 3)} of the view is gone; it was compacted and collected since: "
             "take a new view of the feature"
         )
-    return Catalog(feature, fingerprint, cards, snapshot, opened)
+    return Catalog(feature, fingerprint, cards, snapshot, origin, opened)
 
 
-def _open_uncovered(
-    feature: Path, fingerprint: str, names: Iterable[str], known: Collection[str]
-) -> dict[str, Segment]:
-    """The committed segments of `names` of which nothing is known, opened."""
+def _open_uncovered(feature: Path, fingerprint: str, names: Sequence[str], origin: Origin | None) -> dict[str, Segment]:
+    """The committed segments of `names`, of which nothing is known, opened."""
+    if origin is not None:
+        origin.bring_documents(feature / SEGMENTS / name for name in names)
     found = {}
     for name in names:
-        segment = None if name in known else open_segment(feature / SEGMENTS / name)
+        segment = open_segment(feature / SEGMENTS / name, origin=origin)
         if segment is not None:
             _check_home(segment, fingerprint)
             found[name] = segment

@@ -19,7 +19,7 @@ class FeatureDataset:
 
     Each item is ``(layer, dim)``, or ``(time, layer, dim)`` of a ragged feature, in the stored dtype. What it reads is
     fixed when it is made: a copy in another process (`fork`, `spawn`, a pickle) opens the store by its path again and
-    takes the very same segments, or fails.
+    takes the very same segments, or fails. Workers that read a store behind a URL start by `spawn` or `forkserver`.
 
     clips: the clip ids, in order; layers: the layer numbers, in order
     view: the segments, with their digest
@@ -34,13 +34,14 @@ class FeatureDataset:
     ) -> None:
         """Open a feature as a data set.
 
-        store: left out: ``$EMOCACHE_STORE`` or ``features.zarr``; feature: its name, or the beginning of it
+        store: its folder or URL; left out: ``$EMOCACHE_STORE`` or ``features.zarr``
+        feature: its name, or the beginning of it
         clips: left out: all that hold all `layers`; layers: left out: all of the feature's
         raises: NotAStore, UnknownName, AmbiguousName; MissingCells naming what is not held
         """
         opened = open_store(store)
         found = opened.features[feature]
-        self.store = opened.path.resolve()
+        self.store = opened.url or opened.path.resolve()
         self.layers = tuple(found.layers if layers is None else layers)
         self._rows = found.rows_of(clips, self.layers)
         self.clips = found.names_of(self._rows)

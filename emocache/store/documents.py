@@ -108,11 +108,19 @@ def read_node(folder: Path) -> Node | None:
 
     raises: DamagedStore if the file is no strict JSON or no Zarr v3 node
     """
-    path = folder / COMMIT_NAME
     try:
-        data = read_file(path, MAX_JSON_BYTES)
+        data = read_file(folder / COMMIT_NAME, MAX_JSON_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    return parse_node(data, folder)
+
+
+def parse_node(data: bytes, folder: Path) -> Node:
+    """The Zarr node that `folder` is if `data` is its ``zarr.json``; its facts are empty if it is foreign.
+
+    raises: DamagedStore if that is no strict JSON or no Zarr v3 node
+    """
+    path = folder / COMMIT_NAME
     document = parse_json(data, path)
     if not isinstance(document, dict) or document.get("zarr_format") != 3:
         raise DamagedStore(f"{path}: no Zarr v3 group or array; a store's folders are nodes of zarr_format 3")
@@ -129,8 +137,14 @@ def read_group(folder: Path) -> dict[str, Any] | None:
     raises: DamagedStore if the file is no strict JSON, no Zarr v3 group, or not byte for byte what emocache writes
     """
     node = read_node(folder)
-    if node is None:
-        return None
+    return None if node is None else group_facts(node, folder)
+
+
+def group_facts(node: Node, folder: Path) -> dict[str, Any]:
+    """The attribute ``emocache`` of a group; empty if it is foreign.
+
+    raises: DamagedStore if it is no group, or not byte for byte what emocache writes
+    """
     if node.kind != "group":
         raise DamagedStore(f"{folder / COMMIT_NAME}: no Zarr v3 group; a store's folders are groups of zarr_format 3")
     if node.facts and not _says(node):

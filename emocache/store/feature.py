@@ -20,6 +20,7 @@ from emocache.store.cards import CLIPS
 from emocache.store.catalog import Catalog, open_catalog
 from emocache.store.ledger import ledger_rows
 from emocache.store.lookup import Cells
+from emocache.store.origin import Origin, bring_arrays
 from emocache.store.parser import KEY_BYTES
 from emocache.store.roster import ClipKeys
 from emocache.store.rows import ROW_BITS, ROW_MASK, Numbers, RowReader, place_of
@@ -47,9 +48,15 @@ class Feature:
     """
 
     def __init__(
-        self, folder: Path, recipe: Recipe, clip_keys: Callable[[], ClipKeys], view: View | None = None
+        self,
+        folder: Path,
+        recipe: Recipe,
+        clip_keys: Callable[[], ClipKeys],
+        view: View | None = None,
+        origin: Origin | None = None,
     ) -> None:
         self.folder = folder
+        self._origin = origin
         self.name = folder.name
         self.recipe = recipe
         self._clip_keys = clip_keys
@@ -66,12 +73,13 @@ class Feature:
     @cached_property
     def catalog(self) -> Catalog:
         """The segments that count, known by a snapshot or by their manifests."""
-        return open_catalog(self.folder, self.fingerprint, None if self._pinned is None else self._pinned.segments)
+        only = None if self._pinned is None else self._pinned.segments
+        return open_catalog(self.folder, self.fingerprint, only, self._origin)
 
     @cached_property
     def segments(self) -> list[Segment]:
         """The segments that count, lowest name first, each opened."""
-        return [self.catalog.segment(number) for number in range(len(self.catalog.cards))]
+        return self.catalog.segments(range(len(self.catalog.cards)))
 
     @property
     def fingerprint(self) -> str:
@@ -152,7 +160,7 @@ class Feature:
 
         raises: MissingCells if one of them is gone; DamagedStore if one is another than it was
         """
-        pinned = Feature(self.folder, self.recipe, self._clip_keys, view)
+        pinned = Feature(self.folder, self.recipe, self._clip_keys, view, self._origin)
         if view.fingerprint != self.fingerprint or pinned.view().digest != view.digest:
             raise DamagedStore(
                 f"{self.folder}: the view {view.digest[:12]} of {view.feature} names other bytes than lie here; "
@@ -231,7 +239,7 @@ class Feature:
             raise MissingCells(
                 f"{self.name}: layers {', '.join(map(str, layers))} are not held for clip {some(names)}; "
                 "extract them, or read the ledger for what failed; "
-                f"if this is part of a store, copy the other segments into {self.folder / 'segments'}"
+                f"if this is part of a store, copy the other segments into {self._segments}"
             )
         return rows
 
@@ -247,13 +255,22 @@ class Feature:
             raise MissingCells(
                 f"{self.name}: layer {some(strange)} is not held; held: {', '.join(map(str, self.layers)) or 'none'}; "
                 f"{command} --layers {','.join(strange)}, or copy the segments that hold it into "
-                f"{self.folder / 'segments'}"
+                f"{self._segments}"
             )
         if not len(self._clips.keys):
             raise MissingCells(
                 f"{self.name}: the store's roster names no clip with {self.recipe.modality}; copy the folder "
-                f"{self.folder.parent.parent / 'roster'} from where the feature came from, or {command}"
+                f"{self._store}/roster from where the feature came from, or {command}"
             )
+
+    @property
+    def _store(self) -> str:
+        """Where the store lies, for a person."""
+        return str(self.folder.parents[1]) if self._origin is None else self._origin.url
+
+    @property
+    def _segments(self) -> str:
+        return f"{self._store}/features/{self.name}/segments"
 
     def read_rows(self, rows: Numbers, layers: Sequence[int]) -> NDArray[Any]:
         """`read` by roster rows, as `rows_of` gives them."""
@@ -301,6 +318,7 @@ class Feature:
         """``(clip,)`` each: the place of the first row of values, and the number of rows."""
         first, length = np.empty_like(places), np.empty_like(places)
         segment, clip = places >> ROW_BITS, places & ROW_MASK
+        bring_arrays(self.catalog.segments(np.unique(segment).tolist()), "offsets")
         for number in np.unique(segment):
             here = segment == number
             offsets = self._offsets_of(self.catalog.segment(int(number)))
@@ -357,5 +375,6 @@ class Feature:
         return {key: row for (key, row), there in zip(by_key.items(), held, strict=True) if not there}, by_name
 
     def _each_ledger_row(self) -> Iterator[dict[str, Any]]:
+        bring_arrays(self.segments, "ledger", "keys")
         for segment in self.segments:
             yield from ledger_rows(segment)

@@ -6,26 +6,46 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from emocache.errors import DamagedStore
-from emocache.store.documents import NAME, OTHER_BYTES, are_names, check_seal, read_node
+from emocache.store.documents import NAME, OTHER_BYTES, Node, are_names, check_seal, parse_node, read_node
 from emocache.store.files import COMMIT_NAME, folder_names
 from emocache.store.layout import segment_document
+from emocache.store.origin import Origin
 from emocache.store.parser import parse_manifest
 from emocache.store.segment import Segment
 
 
-def open_segment(folder: Path, *, strict: bool = False) -> Segment | None:
+def open_segment(folder: Path, *, strict: bool = False, origin: Origin | None = None) -> Segment | None:
     """Read and check a segment's manifest; None if it is not committed.
 
     strict: a ``zarr.json`` that is there but torn or edited is an error instead of not committed
+    origin: brings what is not here; None where all of it is
     raises: DamagedStore if it is sealed and still not what format 1 knows, or if it is no plain file
     """
+    if origin is not None:
+        origin.bring_documents([folder])
     try:
         node = read_node(folder)
-        if node is None:
-            return None
-        manifest = check_seal(node.facts, folder)
     except DamagedStore:
         if strict or not _is_plain_file(folder / COMMIT_NAME):
+            raise
+        return None
+    return None if node is None else _segment_of(node, folder, strict=strict, origin=origin)
+
+
+def check_document(data: bytes, folder: Path) -> None:
+    """Refuse what is not the ``zarr.json`` of a segment called `folder`, whole and byte for byte.
+
+    raises: DamagedStore
+    """
+    _segment_of(parse_node(data, folder), folder, strict=True)
+
+
+def _segment_of(node: Node, folder: Path, *, strict: bool, origin: Origin | None = None) -> Segment | None:
+    """The segment that a node says it is; see `open_segment`."""
+    try:
+        manifest = check_seal(node.facts, folder)
+    except DamagedStore:
+        if strict:
             raise
         return None
     arrays = parse_manifest(folder, manifest.facts)
@@ -33,28 +53,31 @@ def open_segment(folder: Path, *, strict: bool = False) -> Segment | None:
         if strict:
             raise DamagedStore(f"{folder / COMMIT_NAME}: {OTHER_BYTES}")
         return None
-    return Segment(folder, node.facts, arrays)
+    return Segment(folder, node.facts, arrays, origin)
 
 
 def _is_plain_file(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
 
-def segment_names(parent: Path) -> list[str]:
+def segment_names(parent: Path, origin: Origin | None = None) -> list[str]:
     """The folders below `parent` that may be segments, lowest name first; links and strange names are not looked at."""
-    names = folder_names(parent)
+    names = folder_names(parent) if origin is None else origin.names(parent)
     return names if are_names(names) else [name for name in names if NAME.fullmatch(name)]
 
 
-def read_segments(parent: Path) -> list[Segment]:
+def read_segments(parent: Path, origin: Origin | None = None) -> list[Segment]:
     """All committed segments below `parent`, lowest name first, superseded ones too."""
-    found = (open_segment(parent / name) for name in segment_names(parent))
+    folders = [parent / name for name in segment_names(parent, origin)]
+    if origin is not None:
+        origin.bring_documents(folders)
+    found = (open_segment(folder, origin=origin) for folder in folders)
     return [segment for segment in found if segment is not None]
 
 
-def committed_segments(parent: Path) -> list[Segment]:
+def committed_segments(parent: Path, origin: Origin | None = None) -> list[Segment]:
     """The segments that count: committed, and not superseded by another that is committed."""
-    committed = read_segments(parent)
+    committed = read_segments(parent, origin)
     superseded = superseded_by(committed)
     return [segment for segment in committed if segment.name not in superseded]
 

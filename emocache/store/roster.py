@@ -19,6 +19,7 @@ from emocache.store.commit import ensure_group, segment_name, write_segment
 from emocache.store.documents import lines, parse_json
 from emocache.store.listing import committed_segments, segment_names
 from emocache.store.lookup import Keys
+from emocache.store.origin import Origin, bring_arrays
 from emocache.store.parser import KEY_BYTES, TABLE_BYTES
 from emocache.store.segment import Segment
 
@@ -47,18 +48,20 @@ class ClipKeys:
         return {name: row for row, name in enumerate(self.names)}
 
 
-def clip_keys(store: Path, reads: str) -> ClipKeys:
+def clip_keys(store: Path, reads: str, origin: Origin | None = None) -> ClipKeys:
     """The keys of what a feature reads, in the order in which the clips first came; the last that a row names counts.
 
     reads: a modality, or the name of a joined text (`Recipe.reads`)
+    origin: brings what is not here; None where all of the store is
     raises: DamagedStore if the roster is damaged
     """
     if reads not in MODALITIES:
-        return _joined_text_keys(store, reads)
-    segments = committed_segments(store / FOLDER)
+        return _joined_text_keys(store, reads, origin)
+    segments = committed_segments(store / FOLDER, origin)
     if len(segments) == 1 and "names" in segments[0].arrays:
         held, keys = _keys_of(segments[0].read("keys"), reads)
         return ClipKeys(keys, lambda: _taken(_names_of(segments[0]), held))
+    bring_arrays(segments, "names", "keys")
     tables = [_table_of(segment) for segment in segments]
     names, rows = _numbered([names for names, _ in tables])
     found = np.zeros((len(names), KEY_BYTES), dtype=np.uint8)
@@ -87,10 +90,10 @@ def _all_differ(names: Sequence[str]) -> bool:
     return bool((hashes[1:] != hashes[:-1]).all()) or len(set(names)) == len(names)
 
 
-def _joined_text_keys(store: Path, reads: str) -> ClipKeys:
+def _joined_text_keys(store: Path, reads: str, origin: Origin | None) -> ClipKeys:
     """The keys of a joined text: they stand in the rows alone."""
     found: dict[str, bytes] = {}
-    for row in roster_rows(store):
+    for row in roster_rows(store, origin):
         key = row["keys"].get(reads)
         found[row["clip_id"]] = found.get(row["clip_id"], b"") if key is None else bytes.fromhex(key)
     held = {clip_id: key for clip_id, key in found.items() if key}
@@ -150,7 +153,7 @@ def _names_of(segment: Segment) -> list[str]:
     return names
 
 
-def roster_rows(store: Path) -> Iterator[dict[str, Any]]:
+def roster_rows(store: Path, origin: Origin | None = None) -> Iterator[dict[str, Any]]:
     """Every row ever written, oldest first.
 
     Of several for one clip the last one's columns count, and of each modality the last key that one of them names.
@@ -159,7 +162,9 @@ def roster_rows(store: Path) -> Iterator[dict[str, Any]]:
 
     raises: DamagedStore if a row is not that
     """
-    for segment in committed_segments(store / FOLDER):
+    segments = committed_segments(store / FOLDER, origin)
+    bring_arrays(segments, "rows")
+    for segment in segments:
         yield from _rows_of(segment)
 
 
@@ -184,10 +189,10 @@ def _is_key(key: Any) -> bool:
         return False
 
 
-def read_roster(store: Path) -> dict[str, dict[str, Any]]:
+def read_roster(store: Path, origin: Origin | None = None) -> dict[str, dict[str, Any]]:
     """Every clip's row by clip_id, in the order in which the clips first came."""
     found: dict[str, dict[str, Any]] = {}
-    for row in roster_rows(store):
+    for row in roster_rows(store, origin):
         before = found.get(row["clip_id"])
         found[row["clip_id"]] = row if before is None else {**row, "keys": {**before["keys"], **row["keys"]}}
     return found

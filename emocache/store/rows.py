@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from threading import Thread
@@ -123,14 +123,18 @@ class RowReader:
         row = (places & ROW_MASK) % self._chunk_rows[places >> ROW_BITS]
         first = places - row  # the place of the first row of each one's chunk
         starts = [0, *(np.flatnonzero(first[1:] != first[:-1]) + 1).tolist()] if len(row) else []
+        if self._catalog.origin is not None:
+            self._catalog.segments(np.unique(places[starts] >> ROW_BITS).tolist())
         chunks = [self._chunks.get((layer, place)) or self._open(layer, place) for place in first[starts].tolist()]
         return Plan(order, row, chunks, [*starts, len(row)])
 
     def read_ahead(self, layers: Sequence[int]) -> None:
         """Let the disk begin with whole layers, while who wants them still finds out which rows go where.
 
-        What cannot be opened is left to `plan`, which says so if it is wanted.
+        What cannot be opened is left to `plan`, which says so if it is wanted; what is elsewhere, to `gather`.
         """
+        if self._catalog.origin is not None:
+            return
         with suppress(DamagedStore):
             chunks = list(self._first_chunks(layers))
             if sum(chunk.count for chunk in chunks) * self._dim * self._dtype.itemsize >= PARALLEL_BYTES:
@@ -162,7 +166,8 @@ class RowReader:
         count = len(layout.rows_of(block))
         small = layout.codec is not None or layout.raw_bytes <= WHOLE_BYTES
         chunk = Chunk(segment, position, block, count, 0 if small else -(-count // WHOLE_SHARE))
-        chunk.path()
+        if segment.origin is None:  # else the file is fetched, and held against its length, when it is its turn
+            chunk.path()
         self._chunks[layer, place] = chunk
         return chunk
 
@@ -171,6 +176,20 @@ class RowReader:
 
         raises: DamagedStore if a chunk that is read whole fails its checksum
         """
+        for part in self._at_hand(plan):
+            self._copy(part, out)
+
+    def _at_hand(self, plan: Plan) -> Iterator[Plan]:
+        """The plan; of a partial store part by part, each when its chunks are here."""
+        origin = self._catalog.origin
+        if origin is None:
+            yield plan
+            return
+        files = [(c.segment, c.segment.file_of("values", c.position, c.block)) for c in plan.chunks]
+        for here in origin.in_turn(files):
+            yield replace(plan, chunks=plan.chunks[here], starts=plan.starts[here.start : here.stop + 1])
+
+    def _copy(self, plan: Plan, out: NDArray[Any]) -> None:
         whole = self._pick(plan, out)
         if not whole:
             return

@@ -25,17 +25,22 @@ from emocache.store import codecs, memory
 from emocache.store.documents import parse_lines
 from emocache.store.files import COMMIT_NAME, is_plain_folder, open_plain
 from emocache.store.layout import CHECKSUM_BYTES, ArrayOnDisk, folder_of
+from emocache.store.origin import Origin
 
 REPAIR = "copy the store again, or delete the segment's folder and extract again: only its clips are recomputed"
 
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """A committed segment. Its manifest is checked when it is opened, each of its files when it is first used."""
+    """A committed segment. Its manifest is checked when it is opened, each of its files when it is first used.
+
+    origin: brings the files that are not here; None where all of them are
+    """
 
     folder: Path
     manifest: Mapping[str, Any]
     arrays: Mapping[str, ArrayOnDisk]
+    origin: Origin | None = field(default=None, repr=False)
     _checked: set[str] = field(default_factory=set, repr=False)
 
     @property
@@ -70,16 +75,24 @@ class Segment:
         return found
 
     def check_files(self) -> None:
-        """Hold every file against its listed length.
+        """Hold every file against its listed length; those of a partial store are held against it when they come.
 
         raises: DamagedStore for the first that is missing, a link, or of another length
         """
-        for file in self.manifest["files"]:
-            self.check_file(file)
+        if self.origin is None:
+            for file in self.manifest["files"]:
+                self.check_file(file)
 
     def file_of(self, array: str, layer: int = 0, block: int = 0) -> str:
         """The name of one chunk's file in the segment, such as ``c.0.1.0`` or ``values/c.0.1.0``."""
         return folder_of(array, self.arrays) + self.arrays[array].chunk_name(layer, block)
+
+    def files_of(self, array: str) -> list[str]:
+        """The names of all chunk files of an array; none if it lies in the manifest, or there is no such array."""
+        if array not in self.arrays or self.arrays[array].inline:
+            return []
+        inside = folder_of(array, self.arrays)
+        return [f"{inside}{chunk}" for chunk in self.arrays[array].chunk_names]
 
     def check_file(self, file: str) -> Path:
         """Hold one file, as `file_of` names it, against its listed length, once; returns its path.
@@ -88,6 +101,10 @@ class Segment:
         """
         path = self.folder / file
         if file in self._checked:
+            return path
+        if self.origin is not None:
+            self.origin.bring_files([(self, file)])
+            self._checked.add(file)
             return path
         expected = self.manifest["files"][file][0]
         inside = file.rpartition("/")[0]
@@ -110,16 +127,16 @@ class Segment:
         raises: DamagedStore if a byte is not the one that was committed
         """
         length, crc = self.manifest["files"][file]
-        path = self.check_file(file)
+        path = self.folder / file
         body, tail = np.empty(length, dtype=np.uint8), b""
-        self._fill(path, [body.data])
+        self._fill(file, [body.data])
         array = file.rpartition("/")[0]
         if path.name != COMMIT_NAME:
             body, tail = body[:-CHECKSUM_BYTES], body[-CHECKSUM_BYTES:].tobytes()
         elif body.tobytes() != self.arrays[array].document(array):
             raise DamagedStore(f"{path}: not the bytes that emocache writes for this array; {REPAIR}")
         if codecs.checksum(body) != crc or (tail and tail != struct.pack("<I", crc)):
-            raise _bad_checksum(path)
+            raise self._bad_checksum(path)
 
     def chunk(self, array: str, layer: int = 0, block: int = 0) -> NDArray[Any]:
         """One chunk, read whole and proved by its checksum.
@@ -170,30 +187,37 @@ class Segment:
         """
         layout = self.arrays[array]
         file = self.file_of(array, layer, block)
-        path = self.check_file(file)
+        path = self.folder / file
         length, crc = self.manifest["files"][file]
         tail = bytearray(CHECKSUM_BYTES)
         if layout.codec is None:
             body = out.reshape(-1).view(np.uint8).data
             filling = bytearray(layout.raw_bytes - len(body))
-            self._fill(path, [body, memoryview(filling), memoryview(tail)])
+            self._fill(file, [body, memoryview(filling), memoryview(tail)])
             found = codecs.checksum(filling, codecs.checksum(body))
         else:
             body = memoryview(bytearray(length - CHECKSUM_BYTES))
-            self._fill(path, [body, memoryview(tail)])
+            self._fill(file, [body, memoryview(tail)])
             found = codecs.checksum(body)
         if found != crc or bytes(tail) != struct.pack("<I", crc):
-            raise _bad_checksum(path)
+            raise self._bad_checksum(path)
         if layout.codec is not None:
             raw = codecs.decode(body, layout, path)
             out[...] = raw.view(np.dtype(layout.dtype)).reshape(-1, *layout.row_shape)[: len(out)]
 
-    def _fill(self, path: Path, buffers: list[memoryview]) -> None:
+    def _open(self, file: str) -> int:
+        """A descriptor for reading a file; one that the cache of a partial store let go of is fetched again."""
+        for _ in range(1 if self.origin is None else 3):
+            path = self.check_file(file)
+            try:
+                return open_plain(path)
+            except FileNotFoundError:
+                self._checked.discard(file)
+        raise DamagedStore(f"{path}: missing; it was there when it was looked at first; {REPAIR}")
+
+    def _fill(self, file: str, buffers: list[memoryview]) -> None:
         """Read a file from its start into `buffers`, one after the other."""
-        try:
-            fd = open_plain(path)
-        except FileNotFoundError:
-            raise DamagedStore(f"{path}: missing; it was there when it was looked at first; {REPAIR}") from None
+        fd, path = self._open(file), self.folder / file
         try:
             position, waiting = 0, [buffer for buffer in buffers if len(buffer)]
             while waiting:
@@ -213,8 +237,7 @@ class Segment:
 
         raises: DamagedStore if the file is missing or has another length
         """
-        path = self.check_file(self.file_of(array, layer, block))
-        fd = open_plain(path)
+        fd = self._open(self.file_of(array, layer, block))
         try:
             return mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
         finally:
@@ -229,6 +252,6 @@ class Segment:
         if array in self.arrays:
             yield from parse_lines(self.read(array).tobytes(), self.folder / array)
 
-
-def _bad_checksum(path: Path) -> DamagedStore:
-    return DamagedStore(f"{path}: its checksum fails: the bytes are not those that were written; {REPAIR}")
+    def _bad_checksum(self, path: Path) -> DamagedStore:
+        advice = REPAIR if self.origin is None else self.origin.drop(path)
+        return DamagedStore(f"{path}: its checksum fails: the bytes are not those that were written; {advice}")

@@ -21,12 +21,15 @@ from emocache.store.cards import CLIPS, LAYERS_OF, Cards
 from emocache.store.documents import are_names, parse_json
 from emocache.store.listing import open_segment, segment_names
 from emocache.store.lookup import Cells
+from emocache.store.origin import Origin, bring_arrays
 from emocache.store.parser import MAX_SIZE
 from emocache.store.segment import Segment
 
 log = logging.getLogger("emocache")
 
 INDEX = "index"
+CELL_ARRAYS = frozenset({"keys", "places"})
+"""The long ones: whoever asks only which segments there are does without."""
 REBUILD = "the snapshot is not used; delete it, it is rebuilt when one is due"
 
 
@@ -44,6 +47,7 @@ class Snapshot:
         """
         if not self.segment.clips:
             return no_cells()
+        bring_arrays([self.segment], *CELL_ARRAYS)
         keys, places = self.segment.read("keys"), self.segment.read("places")
         number, row = places[:, 0], places[:, 1]
         clips = self.cards.table[:, CLIPS]
@@ -76,16 +80,17 @@ def snapshot_arrays(cards: Cards, cells: Cells) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def read_snapshot(folder: Path, fingerprint: str) -> Snapshot | None:
+def read_snapshot(folder: Path, fingerprint: str, origin: Origin | None = None) -> Snapshot | None:
     """Open one snapshot; None if it is not committed.
 
     raises: DamagedStore if it is damaged, or of another feature
     """
-    segment = open_segment(folder)
+    segment = open_segment(folder, origin=origin)
     if segment is None:
         return None
     if segment.manifest["kind"] != "index" or segment.manifest["fingerprint"] != fingerprint:
         raise DamagedStore(f"{folder}: no snapshot of this feature; {REBUILD}")
+    bring_arrays([segment], *(set(segment.arrays) - CELL_ARRAYS))
     document = parse_json(segment.read("segments").tobytes(), folder / "segments")
     try:
         return Snapshot(segment, _parse_cards(segment, document))
@@ -121,11 +126,11 @@ def _texts(values: Any) -> tuple[str, ...]:
     return tuple(values)
 
 
-def newest_snapshot(feature: Path, fingerprint: str) -> Snapshot | None:
+def newest_snapshot(feature: Path, fingerprint: str, origin: Origin | None = None) -> Snapshot | None:
     """The newest snapshot that can be read; damaged ones are passed over with a warning in the log."""
-    for name in reversed(segment_names(feature / INDEX)):
+    for name in reversed(segment_names(feature / INDEX, origin)):
         try:
-            found = read_snapshot(feature / INDEX / name, fingerprint)
+            found = read_snapshot(feature / INDEX / name, fingerprint, origin)
         except DamagedStore as error:
             log.warning("%s", error)
             continue

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks.mosi import fill_store
+from emocache.doors.exporting import export_features
 from emocache.heads.fit import fit_head
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "mosi"
@@ -34,3 +36,15 @@ def test_filling_the_store_again_writes_nothing(mosi: Path) -> None:
     before = sorted(path.name for path in mosi.rglob("*"))
     assert fill_store(DATA, mosi) == 2199
     assert sorted(path.name for path in mosi.rglob("*")) == before
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("modality", ["audio", "video", "text"])
+def test_what_goes_out_is_what_came_in(mosi: Path, tmp_path: Path, modality: str) -> None:
+    export_features("npz", modality, tmp_path / "x.npz", store=mosi)
+    with np.load(tmp_path / "x.npz") as back, np.load(DATA / f"{modality}.npz") as before:
+        place = {name: row for row, name in enumerate(back["filenames"].tolist())}
+        order = [place[name] for name in before["filenames"].tolist()]
+        assert len(place) == 2199
+        assert back["X"][order].tobytes() == before["X"].tobytes()
+        assert back["X"].dtype == before["X"].dtype

@@ -16,7 +16,7 @@ from emocache.store.listing import read_segments, segment_names, superseded_by
 from emocache.store.roster import FOLDER as ROSTER
 from emocache.store.segment import Segment
 from emocache.store.snapshot import INDEX, read_snapshot
-from emocache.store.store import FEATURES, open_store
+from emocache.store.store import FEATURES, local_folder, open_store
 from emocache.store.upkeep.removal import changed_ms, length_of, remove
 from emocache.store.upkeep.table import counted
 
@@ -57,7 +57,7 @@ def collect_garbage(store: str | Path | None = None, *, older_than: str = "7d", 
     raises: BadOption for an age that cannot be read; NotAStore
     """
     before_ms = time.time_ns() // 1_000_000 - parse_age(older_than) * 1_000
-    opened = open_store(store)
+    opened = open_store(local_folder(store))
     sweep = _Sweep(Collected(opened.path, older_than, dry_run), before_ms)
     sweep.strays(opened.path, opened.path / FEATURES)
     sweep.folder(opened.path / ROSTER)

@@ -27,7 +27,7 @@ from emocache.store.listing import committed_segments
 from emocache.store.roster import FOLDER as ROSTER
 from emocache.store.roster import read_roster, repeat_rows, roster_arrays
 from emocache.store.segment import Segment
-from emocache.store.store import Store, open_store
+from emocache.store.store import Store, local_folder, open_store
 from emocache.store.upkeep.batches import LAYER_BYTES, ROWS, arrays_of, batch_cells, batch_keys, identify, winning_cells
 from emocache.store.upkeep.duplicates import overlaps
 from emocache.store.upkeep.removal import length_of
@@ -71,7 +71,7 @@ def compact_store(
     """
     if codec not in {None, UNPACKED, *CODECS}:
         raise BadOption(f"--codec {codec!r} is not known; known: {', '.join(sorted(CODECS))}, {UNPACKED}")
-    opened = open_store(store)
+    opened = open_store(local_folder(store))
     done = Compaction(opened.path)
     chosen = opened.features.values() if features is None else [opened.features[name] for name in features]
     if features is None:

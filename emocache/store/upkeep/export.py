@@ -76,9 +76,7 @@ def export_array(
             f"--out {target}: cannot tell the format from {target.suffix!r}; name a .npy file or a .zarr array"
         )
     found = open_store(store).features[feature]
-    if not found.layers:
-        raise MissingCells(f"{found.name}: holds nothing yet; run emocache extract --encoder {found.recipe.encoder}")
-    wanted = _layers(layers, found)
+    wanted = wanted_layers(found, layers)
     named = found.held(wanted) if clips is None else list(clips)
     if not named:
         raise MissingCells(
@@ -94,7 +92,7 @@ def export_array(
     offsets = found.offsets_of(named, wanted)
     if found.ragged:
         about["offsets"] = offsets.tolist()
-    shape, blocks = (int(offsets[-1]), len(wanted), found.dim), _blocks(found, named, wanted, offsets)
+    shape, blocks = (int(offsets[-1]), len(wanted), found.dim), read_blocks(found, named, wanted, offsets)
     for path in (target, target.with_suffix(".json")) if target.suffix == ".npy" else (target,):
         if path.exists():
             raise StoreError(f"{path}: is there already; export to a new name, or remove it first")
@@ -106,8 +104,17 @@ def export_array(
     return Export(target, shape, found.dtype.name, wanted, tuple(named), left_out)
 
 
-def _layers(layers: str | Sequence[int] | None, feature: Feature) -> tuple[int, ...]:
-    """The layers asked for, all of them held by some clip; ``-4:`` counts from the last that is held."""
+def wanted_layers(feature: Feature, layers: str | Sequence[int] | None) -> tuple[int, ...]:
+    """The layers asked for, all of them held by some clip; ``-4:`` counts from the last that is held.
+
+    layers: as in ``16-21``, or numbers in the order wanted; left out, or ``all``: all that are held
+    raises: BadOption for a range that cannot be read; MissingCells naming the layers that are not held, or if there are
+        none at all
+    """
+    if not feature.layers:
+        raise MissingCells(
+            f"{feature.name}: holds nothing yet; run emocache extract --encoder {feature.recipe.encoder}"
+        )
     if layers is None or layers == "all":
         return feature.layers
     if isinstance(layers, str):
@@ -121,7 +128,7 @@ def _layers(layers: str | Sequence[int] | None, feature: Feature) -> tuple[int, 
     return tuple(layers)
 
 
-def _blocks(
+def read_blocks(
     feature: Feature, clips: list[str], layers: Sequence[int], offsets: NDArray[np.int64]
 ) -> Iterator[tuple[int, NDArray[Any]]]:
     """The array in pieces: (first row, rows); whole clips, of `BLOCK_BYTES` together unless one is larger."""
@@ -142,7 +149,7 @@ def _write_npy(
     about: Mapping[str, Any],
     blocks: Iterator[tuple[int, NDArray[Any]]],
 ) -> None:
-    with _whole(path) as array_path, _whole(path.with_suffix(".json")) as about_path:
+    with whole(path) as array_path, whole(path.with_suffix(".json")) as about_path:
         mapped = np.lib.format.open_memmap(array_path, mode="w+", dtype=dtype, shape=shape)
         for first, rows in blocks:
             mapped[first : first + len(rows)] = rows
@@ -159,7 +166,7 @@ def _write_zarr(
 ) -> None:
     import zarr
 
-    with _whole(path) as waiting:
+    with whole(path) as waiting:
         rows_per_chunk = max(1, min(shape[0], 16 * 2**20 // max(1, shape[2] * dtype.itemsize)))
         array = zarr.create_array(
             waiting,
@@ -175,9 +182,9 @@ def _write_zarr(
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A name to write under, which becomes `path` when all went well and is removed when not."""
-    waiting = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+def whole(path: Path) -> Iterator[Path]:
+    """A name to write under, of the same suffix, which becomes `path` when all went well and is removed when not."""
+    waiting = path.with_name(f".{secrets.token_hex(4)}.tmp.{path.name}")
     try:
         yield waiting
         waiting.rename(path)

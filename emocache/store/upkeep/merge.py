@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,15 @@ from emocache.errors import DamagedStore, StoreError, some
 from emocache.spec import bytes_text
 from emocache.store.catalog import SEGMENTS
 from emocache.store.commit import ensure_group
-from emocache.store.documents import MAX_JSON_BYTES
+from emocache.store.documents import MAX_JSON_BYTES, require_plain
 from emocache.store.feature import Feature
 from emocache.store.files import COMMIT_NAME, Draft, create_once, make_folder, read_file
 from emocache.store.listing import committed_segments, read_segments, superseded_by
+from emocache.store.origin import Origin
 from emocache.store.roster import FOLDER as ROSTER
 from emocache.store.roster import write_roster
 from emocache.store.segment import Segment
-from emocache.store.store import FEATURES, Store, open_or_make_store, open_store
+from emocache.store.store import FEATURES, Store, local_folder, open_or_make_store, open_store
 from emocache.store.upkeep.table import counted
 
 
@@ -64,12 +65,12 @@ def merge_stores(sources: Sequence[str | Path], into: str | Path) -> Merge:
     raises: NotAStore before anything is written; StoreError if the disk refuses: what was copied till then is whole,
         and merging again goes on from there
     """
-    opened = [open_store(source) for source in sources]
+    opened = [open_store(local_folder(source)) for source in sources]
     features = [(store, feature) for store in opened for feature in store.features.values()]
     target = open_or_make_store(into)
     done = Merge(target.path)
     try:
-        _merge_rosters(opened, target, done)
+        merge_rosters(opened, target, done)
         for _, feature in features:
             _merge_feature(feature, target, done)
     except OSError as error:
@@ -82,7 +83,7 @@ def merge_stores(sources: Sequence[str | Path], into: str | Path) -> Merge:
     return done
 
 
-def _merge_rosters(sources: Sequence[Store], target: Store, done: Merge) -> None:
+def merge_rosters(sources: Sequence[Store], target: Store, done: Merge) -> None:
     """Copy the roster's segments, then write down what neither row of a clip says alone.
 
     Of two rows for one clip the newer counts, and may lack a column or a modality that the older one has.
@@ -103,7 +104,7 @@ def _merge_rosters(sources: Sequence[Store], target: Store, done: Merge) -> None
             ages[clip] = max(age, ages.get(clip, ""))
     for store in sources:
         ensure_group(target.path / ROSTER)
-        _copy_segments(store.path / ROSTER, target.path / ROSTER, done)
+        _copy_segments(store.path / ROSTER, target.path / ROSTER, done, store.origin)
     write_roster(target.path, list(columns.items()), keys)
 
 
@@ -111,7 +112,7 @@ def _aged_rows(store: Store) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Each clip's row as the store sees it, with the name of the segment that it was last written in."""
     ages = {
         str(row["clip_id"]): segment.name
-        for segment in committed_segments(store.path / ROSTER)
+        for segment in committed_segments(store.path / ROSTER, store.origin)
         for row in segment.rows("rows")
     }
     for row in store.roster:
@@ -121,40 +122,59 @@ def _aged_rows(store: Store) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _merge_feature(feature: Feature, target: Store, done: Merge) -> None:
+    _copy_segments(feature.folder / SEGMENTS, take_feature(feature, target), done)
+
+
+def take_feature(feature: Feature, target: Store) -> Path:
+    """Make the folder of another store's feature in this one, with its document; returns that of its segments."""
     folder = target.path / FEATURES / feature.name
     ensure_group(target.path / FEATURES)
     make_folder(folder)
+    require_plain(folder)
     if not (folder / COMMIT_NAME).exists():
         create_once(folder / COMMIT_NAME, read_file(feature.folder / COMMIT_NAME, MAX_JSON_BYTES))
     ensure_group(folder / SEGMENTS)
-    _copy_segments(feature.folder / SEGMENTS, folder / SEGMENTS, done)
+    return folder / SEGMENTS
 
 
-def _copy_segments(source: Path, target: Path, done: Merge) -> None:
-    """Copy the segments that count and are not there; one that is superseded on either side is not needed."""
+def _copy_segments(source: Path, target: Path, done: Merge, origin: Origin | None = None) -> None:
+    """Copy the segments that count and are not there."""
     if source.resolve() == target.resolve():
         return
     there = read_segments(target)
-    held = {segment.manifest["sha256"] for segment in there}
-    superseded = superseded_by(there)
-    for segment in committed_segments(source):
-        if segment.manifest["sha256"] in held or segment.name in superseded:
-            done.held += 1
-            continue
+    offered = {segment.name: segment for segment in committed_segments(source, origin)}
+    wanted = lacking(offered, [segment.name for segment in there], superseded_by(there))
+    done.held += len(offered) - len(wanted)
+    for name in wanted:
         try:
-            done.bytes += _copy_segment(segment, _place_for(segment.name, target))
+            done.bytes += _copy_segment(offered[name], free_place(name, target))
             done.segments += 1
         except DamagedStore as error:
             done.damaged.append(str(error))
 
 
-def _place_for(name: str, target: Path) -> Path:
+def lacking(offered: Iterable[str], held: Iterable[str], superseded: Collection[str]) -> list[str]:
+    """The segments that a store lacks and needs, of those that count in another; lowest name first.
+
+    A segment is known by its name, also where a copy lies under one just behind it (`name_behind`).
+
+    held: the committed ones of the first; superseded: what those supersede, which is not needed
+    """
+    known = {name.partition(".")[0] for name in held}
+    return sorted(name for name in offered if name.partition(".")[0] not in known and name not in superseded)
+
+
+def name_behind(name: str) -> str:
+    """A fresh name for a copy of a segment, just behind its own."""
+    return f"{name.partition('.')[0]}.{secrets.token_hex(4)}"
+
+
+def free_place(name: str, target: Path) -> Path:
     """Where a segment is copied to: its own name, or one just behind it where a broken copy took that.
 
     What is not committed is left alone: another merge may be at work on it; collection deletes it when it is old.
     """
-    taken = os.path.lexists(target / name)
-    return target / (f"{name.partition('.')[0]}.{secrets.token_hex(4)}" if taken else name)
+    return target / (name_behind(name) if os.path.lexists(target / name) else name)
 
 
 def _copy_segment(segment: Segment, target: Path) -> int:

@@ -66,9 +66,9 @@ class FeatureLine:
 
 @dataclass(frozen=True)
 class Listing:
-    """The features of a store. clips: how many the roster names."""
+    """The features of a store. store: its folder or URL; clips: how many the roster names"""
 
-    store: Path
+    store: str | Path
     clips: int
     features: tuple[FeatureLine, ...]
 
@@ -149,11 +149,11 @@ class FeatureReport:
 def list_features(store: str | Path | None = None) -> Listing:
     """List a store's features: clips, layers, pooling, size, who wrote them and when.
 
-    store: its folder; left out: ``$EMOCACHE_STORE`` or ``features.zarr``
+    store: its folder or URL; left out: ``$EMOCACHE_STORE`` or ``features.zarr``
     raises: NotAStore, DamagedStore
     """
     opened = open_store(store)
-    return Listing(opened.path, len(opened.roster), tuple(_line(feature) for feature in opened.features.values()))
+    return Listing(opened.where, len(opened.roster), tuple(_line(feature) for feature in opened.features.values()))
 
 
 def describe_feature(feature: str, store: str | Path | None = None) -> FeatureReport:

@@ -18,7 +18,7 @@ from emocache.store.listing import segment_names, superseded_by
 from emocache.store.roster import FOLDER as ROSTER
 from emocache.store.segment import Segment
 from emocache.store.snapshot import INDEX
-from emocache.store.store import FEATURES, default_store, open_store
+from emocache.store.store import FEATURES, local_folder, open_store
 from emocache.store.upkeep.check import SegmentCheck, check_segment
 from emocache.store.upkeep.duplicates import overlaps
 from emocache.store.upkeep.progress import Progress
@@ -86,9 +86,10 @@ def verify_store(store: str | Path | None = None, *, quick: bool = False, repair
         cells that two segments hold against each other. A full check that was interrupted goes on where it stopped.
     repair: drop what is damaged, so that `extract_features` computes it again; what is whole is kept
     returns: the findings; the store is sound if `faults` is empty
-    raises: NotAStore if nothing tells that it is one
+    raises: NotAStore if nothing tells that it is one; StoreError for a URL: `pull` holds every byte against its
+        checksum as it comes
     """
-    folder, fault = Path(default_store() if store is None else store), ""
+    folder, fault = local_folder(store), ""
     try:
         identity = open_store(folder).uuid
     except (DamagedStore, NotAStore) as error:

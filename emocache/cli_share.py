@@ -1,0 +1,79 @@
+"""The commands that share a store: each re-says one public function. `cli.py` puts them on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import emocache
+from emocache.cli_store import EXIT_FAULTS
+
+Here = Annotated[Path, typer.Argument(metavar="STORE", help="The store's folder on this machine.")]
+There = Annotated[
+    str,
+    typer.Argument(metavar="URL", help="s3://, gs://, az://, ssh://, hf:// or a folder: see docs/cli.md."),
+]
+Features = Annotated[
+    list[str] | None,
+    typer.Option("--features", metavar="NAME", help="A feature; may be repeated.  [default: all]"),
+]
+Layers = Annotated[str | None, typer.Option(metavar="RANGE", help="Only these layers: 16-21, 6,8,10.  [default: all]")]
+Clips = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH", help="Only the clips of a manifest, of a .txt with a clip id a line, or a,b,c.  [default: all]"
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would travel, and move nothing.")]
+
+
+def push(
+    store: Here,
+    url: There,
+    features: Features = None,
+    layers: Layers = None,
+    clips: Clips = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Put up what a place lacks of a store; the same command goes on where an interrupted one stopped."""
+    done = emocache.push_store(store, url, features=features or None, layers=layers, clips=clips, dry_run=dry_run)
+    _tell(done, done.damaged)
+
+
+def pull(
+    url: There,
+    store: Here,
+    features: Features = None,
+    layers: Layers = None,
+    clips: Clips = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Bring into a store what it lacks of one at a place, each file proved; goes on where it was interrupted."""
+    done = emocache.pull_store(url, store, features=features or None, layers=layers, clips=clips, dry_run=dry_run)
+    _tell(done, done.damaged)
+
+
+def sync(
+    store: Here,
+    url: There,
+    features: Features = None,
+    layers: Layers = None,
+    clips: Clips = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Pull, then push: both sides hold what either held."""
+    done = emocache.sync_store(store, url, features=features or None, layers=layers, clips=clips, dry_run=dry_run)
+    _tell(done, [*done.pulled.damaged, *done.pushed.damaged])
+
+
+def _tell(done: object, damaged: list[str]) -> None:
+    typer.echo(str(done))
+    if damaged:
+        raise typer.Exit(EXIT_FAULTS)
+
+
+SHARE_COMMANDS: Mapping[str, Callable[..., None]] = {"push": push, "pull": pull, "sync": sync}
+"""Command to function, in the order of the help."""

@@ -1,0 +1,156 @@
+"""Parts of segments: some layers, some clips, as segments of their own that hold exactly those cells.
+
+A part is as whole as any segment: readers see what is held, and `extract` what is missing. Its name follows from the
+segment that it is cut from and from what is cut, so that the same part is not made twice, whoever makes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emocache.spec import canonical_json
+from emocache.store.commit import ensure_group, write_segment
+from emocache.store.ledger import ledger_array, ledger_rows
+from emocache.store.roster import FOLDER as ROSTER
+from emocache.store.roster import roster_arrays
+from emocache.store.segment import Segment
+from emocache.store.store import Store
+from emocache.store.upkeep.batches import Batch, arrays_of, batch_keys, keys_of
+from emocache.store.upkeep.merge import free_place
+
+
+@dataclass(frozen=True)
+class Part:
+    """What part of a store is meant; None is all of it.
+
+    features: their names in full; layers: their numbers; clips: clip ids
+    both: it is a part of two stores, of which one need not know any of it
+    """
+
+    features: tuple[str, ...] | None = None
+    layers: tuple[int, ...] | None = None
+    clips: frozenset[str] | None = None
+    both: bool = False
+
+    @property
+    def cuts(self) -> bool:
+        """Whether segments must be cut."""
+        return self.layers is not None or self.clips is not None
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """A part of a segment.
+
+    rows: of its clips, rising; layers: of its layers, in its order; ledger: the rows that go along
+    """
+
+    segment: Segment
+    layers: tuple[int, ...]
+    rows: NDArray[np.intp]
+    ledger: Sequence[Mapping[str, Any]]
+
+    @property
+    def name(self) -> str:
+        """The name of the segment that it becomes."""
+        keys = keys_of(self.segment)[self.rows]
+        failed = [str(row["key"] or row.get("clip_id")) for row in self.ledger if row["status"] != "ok"]
+        bare = self.segment.name.partition(".")[0]
+        content: dict[str, Any] = {"of": bare, "layers": list(self.layers), "failed": failed}
+        content["keys"] = hashlib.sha256(keys.tobytes()).hexdigest()
+        return f"{bare[:12]}-{hashlib.sha256(canonical_json(content)).hexdigest()[:20]}"
+
+    @property
+    def bytes(self) -> int:
+        """About how long its values are."""
+        values = self.segment.arrays.get("values")
+        if values is None or not len(self.rows):
+            return 0
+        return int(values.row_bytes * values.shape[0] * len(self.layers) * len(self.rows) / self.segment.clips)
+
+    def write(self, parent: Path) -> Path:
+        """Commit it below `parent`; returns its folder.
+
+        raises: DamagedStore if the segment is not what was committed
+        """
+        arrays: dict[str, Any] = {}
+        facts: dict[str, Any] = {"layers": list(self.layers), "rows": 0}
+        keys: list[bytes] = []
+        if len(self.rows):
+            batch = Batch((self.segment,), self.layers, np.zeros(len(self.rows), dtype=np.intp), self.rows)
+            arrays, facts = arrays_of(batch)
+            keys = batch_keys(batch)
+        if self.ledger:
+            arrays["ledger"] = ledger_array(_in_order(self.ledger, keys), keys)
+        facts["fingerprint"] = self.segment.manifest["fingerprint"]
+        place = free_place(self.name, parent)
+        write_segment(parent, "cells", arrays, facts, name=place.name)
+        return place
+
+
+def _in_order(ledger: Sequence[Mapping[str, Any]], keys: Sequence[bytes]) -> list[Mapping[str, Any]]:
+    """Ledger rows with those of the clips in `keys` first, in that order: they need not repeat the key."""
+    place = {key.hex(): number for number, key in enumerate(keys)}
+    return sorted(ledger, key=lambda row: place.get(row["key"], len(place)) if row["status"] == "ok" else len(place))
+
+
+def cut(segment: Segment, part: Part, keys: Collection[bytes]) -> Excerpt | Segment | None:
+    """What of a segment belongs to a part: all of it, some, or nothing.
+
+    keys: those of the part's clips, for what this feature reads; of no meaning where the part has all clips
+    """
+    layers = tuple(layer for layer in segment.layers if part.layers is None or layer in part.layers)
+    if segment.layers and not layers:
+        return None
+    held = [key.tobytes() for key in keys_of(segment)]
+    rows = np.array([n for n, key in enumerate(held) if part.clips is None or key in keys], dtype=np.intp)
+    if part.clips is None and layers == segment.layers:
+        return segment
+    every = list(ledger_rows(segment))
+    ledger = [row for row in every if _belongs(row, part, keys)]
+    if len(rows) == len(held) and layers == segment.layers and len(ledger) == len(every):
+        return segment
+    return Excerpt(segment, layers, rows, ledger) if len(rows) or ledger else None
+
+
+def _belongs(row: Mapping[str, Any], part: Part, keys: Collection[bytes]) -> bool:
+    if part.clips is None:
+        return True
+    return row.get("clip_id") in part.clips if row["key"] is None else bytes.fromhex(row["key"]) in keys
+
+
+@dataclass(frozen=True)
+class RosterExcerpt:
+    """Some rows of a roster, as a roster segment of their own. name: follows from what the rows say"""
+
+    name: str
+    arrays: Mapping[str, NDArray[Any]]
+    rows: int
+
+    def write(self, store: Path) -> None:
+        """Commit it to the roster of a store."""
+        ensure_group(store / ROSTER)
+        write_segment(store / ROSTER, "roster", self.arrays, {"rows": self.rows}, name=self.name)
+
+
+def cut_roster(store: Store, clips: Collection[str], newest: str) -> RosterExcerpt:
+    """The rows of some clips. newest: the name of the newest segment of the store's roster, whose age it gets"""
+    rows = [
+        {
+            "clip_id": row["clip_id"],
+            "keys": row["keys"],
+            "columns": {name: value for name, value in row.items() if name not in {"clip_id", "keys"}},
+        }
+        for row in store.roster
+        if row["clip_id"] in clips
+    ]
+    arrays = roster_arrays(rows)
+    digest = hashlib.sha256(arrays["rows"].tobytes()).hexdigest()[:20]
+    return RosterExcerpt(f"{newest[:12]}-{digest}", arrays, len(rows))

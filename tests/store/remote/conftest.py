@@ -1,0 +1,96 @@
+"""Servers on this machine, started once: moto's S3 over HTTP, a stand-in that fails on demand, OpenSSH."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from emocache.store.remote import patience
+from emocache.store.remote.patience import Patience
+
+from .s3_server import Server, serving
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 30
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise RuntimeError(f"no server on port {port}: exit code {process.poll()}")
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[str]:
+    """The address of moto's S3 server, a process of its own."""
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(port, process)
+        address = f"http://127.0.0.1:{port}"
+        make_bucket = urllib.request.Request(f"{address}/bucket", method="PUT")  # noqa: S310 (our own server)
+        urllib.request.urlopen(make_bucket).close()  # noqa: S310 (our own server)
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def aws(address: str) -> dict[str, str]:
+    return {"AWS_ENDPOINT_URL": address, "AWS_ACCESS_KEY_ID": "AKIATEST", "AWS_SECRET_ACCESS_KEY": "geheim/geheim"}
+
+
+@pytest.fixture
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No credentials but those that a test names."""
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "GOOGLE_", "AZURE_", "HF_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def s3(moto: str, clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A fresh URL on moto's server, with credentials in the environment."""
+    for name, value in aws(moto).items():
+        monkeypatch.setenv(name, value)
+    return f"s3://bucket/{secrets.token_hex(4)}"
+
+
+@pytest.fixture
+def odd_server(clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """The stand-in for S3, as the server that the environment names; ``s3://bucket/store`` lies on it."""
+    with serving() as server:
+        for name, value in aws(server.url).items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> Patience:
+    """Little patience, so that a test of an odd server takes no minutes."""
+    bounds = Patience(retries=3, connect_s=1, silent_s=0.4, request_s=2, longest_s=5)
+    monkeypatch.setattr(patience, "CURRENT", bounds)
+    return bounds
+
+
+AnyUrl = Callable[[str], str]
