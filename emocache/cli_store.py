@@ -109,7 +109,9 @@ def compact(
     ] = None,
     codec: Annotated[
         str | None,
-        typer.Option(metavar="CODEC", help="Compress: blosc or zstd. Smaller by some percent, but slower to read."),
+        typer.Option(
+            metavar="CODEC", help="blosc or zstd: smaller by some percent, but slower to read. none: unpack again."
+        ),
     ] = None,
     store: StorePath = None,
 ) -> None:

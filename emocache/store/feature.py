@@ -18,13 +18,14 @@ from emocache.spec import Recipe, canonical_json, is_ragged
 from emocache.store import memory
 from emocache.store.cards import CLIPS
 from emocache.store.catalog import Catalog, open_catalog
-from emocache.store.ledger import ledger_rows
+from emocache.store.ledger import Book, ledger_rows, newest_rows
 from emocache.store.lookup import Cells
 from emocache.store.origin import Origin, bring_arrays
 from emocache.store.parser import KEY_BYTES
 from emocache.store.roster import ClipKeys
-from emocache.store.rows import ROW_BITS, ROW_MASK, Numbers, RowReader, place_of
+from emocache.store.rows import Numbers, RowReader, place_of
 from emocache.store.segment import REPAIR, Segment
+from emocache.store.spans import Spans
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,6 @@ class Feature:
         self._pinned = view
         self._cells_of: dict[int, Cells] = {}
         self._places: dict[int, Numbers] = {}
-        self._offsets: dict[str, Numbers] = {}
 
     def __repr__(self) -> str:
         return f"<Feature {self.name}: {len(self.clips)} clips, layers {list(self.layers)}, {self.dim} dimensions>"
@@ -305,7 +305,7 @@ class Feature:
 
     def _spans_of(self, places: Sequence[Numbers]) -> list[tuple[Numbers, Numbers]]:
         """The spans of each layer, which all have one length."""
-        spans = [self._spans(some) for some in places]
+        spans = [self._spans.of(some) for some in places]
         if any(not np.array_equal(spans[0][1], other) for _, other in spans):
             raise DamagedStore(f"{self.folder}: layers of one clip have different numbers of rows; {REPAIR}")
         return spans
@@ -314,30 +314,13 @@ class Feature:
     def _reader(self) -> RowReader:
         return RowReader(self.catalog, self.dim, self.dtype, ragged=self.ragged)
 
-    def _spans(self, places: Numbers) -> tuple[Numbers, Numbers]:
-        """``(clip,)`` each: the place of the first row of values, and the number of rows."""
-        first, length = np.empty_like(places), np.empty_like(places)
-        segment, clip = places >> ROW_BITS, places & ROW_MASK
-        bring_arrays(self.catalog.segments(np.unique(segment).tolist()), "offsets")
-        for number in np.unique(segment):
-            here = segment == number
-            offsets = self._offsets_of(self.catalog.segment(int(number)))
-            start = offsets[clip[here]]
-            first[here] = place_of(number, start)
-            length[here] = offsets[clip[here] + 1] - start
-        return first, length
-
-    def _offsets_of(self, segment: Segment) -> Numbers:
-        if not segment.ragged:
-            raise DamagedStore(f"{segment.folder}: holds no offsets, and {self.name} is ragged; {REPAIR}")
-        if segment.name not in self._offsets:
-            segment.check_files()
-            self._offsets[segment.name] = segment.offsets()
-        return self._offsets[segment.name]
+    @cached_property
+    def _spans(self) -> Spans:
+        return Spans(self.catalog)
 
     # --- the ledger --------------------------------------------------------------------------------------------------
 
-    def ledger(self) -> dict[str, dict[str, Any]]:
+    def ledger(self) -> Book:
         """What happened to each clip: ``{"status": "ok" | "failed", "stage", "error", "message", "facts"}`` by clip_id.
 
         Only clips that were tried are named. A success outweighs every failure; of several failures the newest stands.
@@ -347,25 +330,13 @@ class Feature:
         found = {clip: by_key[key] for clip, key in zip(self._clips.names, keys, strict=True) if key in by_key}
         return {**{clip: row for clip, row in by_name.items() if clip not in found}, **found}
 
-    def ledger_rows(self) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-        """The ledger by content key, and by clip_id where a clip had no readable content (its file was missing)."""
-        by_key: dict[str, dict[str, Any]] = {}
-        by_name: dict[str, dict[str, Any]] = {}
-        for row in self._each_ledger_row():
-            key = row.get("key")
-            book, entry = (by_key, key) if key else (by_name, row.get("clip_id", ""))
-            if row["status"] == "ok" or book.get(entry, {}).get("status") != "ok":
-                book[entry] = row
-        return by_key, by_name
+    def ledger_rows(self) -> tuple[Book, Book]:
+        """The ledger by content key, and by clip_id where a clip had no readable content; see `newest_rows`."""
+        return newest_rows(self._each_ledger_row())
 
-    def failures(self) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    def failures(self) -> tuple[Book, Book]:
         """The same of what failed and is not held in any layer; successes, of which there may be many, are not kept."""
-        by_key: dict[str, dict[str, Any]] = {}
-        by_name: dict[str, dict[str, Any]] = {}
-        for row in self._each_ledger_row():
-            if row["status"] == "failed":
-                book, entry = (by_key, row["key"]) if row.get("key") else (by_name, row.get("clip_id", ""))
-                book[entry] = row
+        by_key, by_name = newest_rows(row for row in self._each_ledger_row() if row["status"] == "failed")
         try:
             raw = b"".join(map(bytes.fromhex, by_key))
             keys = np.frombuffer(raw, dtype=np.uint8).reshape(len(by_key), KEY_BYTES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,24 @@ def ledger_rows(segment: Segment) -> Iterator[dict[str, Any]]:
         if not (named and row.get("status") in STATUSES and isinstance(facts, dict)):
             raise DamagedStore(f"{segment.folder}: a ledger row has no key or status that is known; {REPAIR}")
         yield row
+
+
+Book = dict[str, dict[str, Any]]
+
+
+def newest_rows(rows: Iterable[dict[str, Any]]) -> tuple[Book, Book]:
+    """Of several rows for one clip an ``ok`` counts, else the last.
+
+    returns: the rows by content key, and by clip_id where a clip had no readable content (its file was missing)
+    """
+    by_key: Book = {}
+    by_name: Book = {}
+    for row in rows:
+        key = row.get("key")
+        book, entry = (by_key, key) if key else (by_name, row.get("clip_id", ""))
+        if row["status"] == "ok" or book.get(entry, {}).get("status") != "ok":
+            book[entry] = row
+    return by_key, by_name
 
 
 def _keys_of(segment: Segment) -> list[str]:

@@ -224,7 +224,7 @@ class RowReader:
             for start, end in ((first, last),) if begun else ((first, first + 1), (first + 1, last)):
                 started = clock()
                 target[order[start:end]] = found.take(rows[start:end])
-                if not asked and clock() - started > COLD_S * (end - start):
+                if not asked and clock() - started > COLD_S * max(1, end - start):
                     self._ask_for(plan, end)
                     asked = True
             begun = True

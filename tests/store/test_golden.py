@@ -1,6 +1,7 @@
 """Format 1 is read for ever: the golden store was written once and lies beside this file."""
 
 import importlib.util
+import json
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from emocache.errors import MissingCells
 from emocache.store import Store, open_store
 from emocache.store.documents import seal
-from emocache.store.layout import segment_document
+from emocache.store.layout import CODECS, DIMENSIONS, ArrayOnDisk, segment_document
 from emocache.store.listing import read_segments
 from emocache.store.snapshot import newest_snapshot
 
@@ -29,6 +30,17 @@ def golden(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
         for index in (tmp_path / "golden.zarr").glob("features/*/index"):
             shutil.rmtree(index)
     return open_store(tmp_path / "golden.zarr")
+
+
+def test_the_format_page_shows_the_very_documents_that_are_written() -> None:
+    """A second writer must write them byte for byte: readers take any other for torn."""
+    page = (Path(__file__).parents[2] / "docs" / "format.md").read_text()
+    assert ArrayOnDisk((4, 2, 5), "float16", 4).document("values").decode() in page
+    for codec in CODECS:
+        compressed = json.loads(ArrayOnDisk((4, 2, 5), "float16", 4, codec).document("values"))
+        assert f"`{json.dumps(compressed['codecs'][1], separators=(',', ':'), sort_keys=True)}`" in page
+    for array, axes in DIMENSIONS.items():
+        assert axes == ["byte"] or f"`{array}` {', '.join(axes)}" in page.replace("\n", " ")
 
 
 def test_every_value_of_the_golden_store_is_what_was_written(golden: Store) -> None:

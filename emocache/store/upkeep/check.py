@@ -61,9 +61,9 @@ def check_segment(folder: Path, fingerprint: str | None, *, quick: bool) -> Segm
         found.faults[COMMIT_NAME] = "belongs to another feature: its fingerprint is not that of this one"
     look = segment.check_file if quick else segment.prove_file
     for file, (length, _) in segment.manifest["files"].items():
+        found.bytes += length
         try:
             look(file)
-            found.bytes += length
         except (DamagedStore, OSError) as error:
             found.add(file, error)
     for array, layout in segment.arrays.items():

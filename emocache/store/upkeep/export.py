@@ -96,6 +96,8 @@ def export_array(
     for path in (target, target.with_suffix(".json")) if target.suffix == ".npy" else (target,):
         if path.exists():
             raise StoreError(f"{path}: is there already; export to a new name, or remove it first")
+    if not target.parent.is_dir():
+        raise StoreError(f"{target}: cannot be written: there is no folder {target.parent}; make it first")
     try:
         write(target, shape, found.dtype, about, blocks)
     except OSError as error:

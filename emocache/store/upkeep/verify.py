@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from emocache.errors import DamagedStore, NotAStore
-from emocache.spec import Recipe, bytes_text
+from emocache.spec import Recipe
 from emocache.store.catalog import SEGMENTS
 from emocache.store.commit import ensure_group
 from emocache.store.documents import NAME, check_seal, group_document, read_group
@@ -21,62 +20,13 @@ from emocache.store.snapshot import INDEX
 from emocache.store.store import FEATURES, local_folder, open_store
 from emocache.store.upkeep.check import SegmentCheck, check_segment
 from emocache.store.upkeep.duplicates import overlaps
+from emocache.store.upkeep.findings import Finding, Findings
 from emocache.store.upkeep.progress import Progress
 from emocache.store.upkeep.removal import remove_segment
 from emocache.store.upkeep.repair import repair_segment
 from emocache.store.upkeep.snapshot_check import snapshot_fault
 from emocache.store.upkeep.stamp import lost_its_stamp, mend_stamp
 from emocache.store.upkeep.table import counted
-
-
-@dataclass
-class Finding:
-    """One thing that was found. place: relative to the store; repaired: what was done about it, if anything."""
-
-    place: str
-    what: str
-    repaired: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.what}" + (f"\n         {self.repaired}" if self.repaired else "")
-
-
-@dataclass
-class Findings:
-    """What a check found.
-
-    faults: what is damaged; notes: what is worth knowing and harms nothing
-    segments, bytes: how much was looked at; resumed: segments that an interrupted check had proved before
-    """
-
-    store: Path
-    quick: bool
-    repair: bool
-    segments: int = 0
-    bytes: int = 0
-    resumed: int = 0
-    faults: list[Finding] = field(default_factory=list)
-    notes: list[Finding] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        how = "files and lengths" if self.quick else "every byte"
-        lines = [f"{self.store}: {counted(self.segments, 'segment')}, {bytes_text(self.bytes)}, {how} checked"]
-        if self.resumed:
-            lines.append(f"{counted(self.resumed, 'segment')} had been proved by a check that was interrupted")
-        lines += [f"note   {note}" for note in self.notes]
-        lines += [f"FAULT  {fault}" for fault in self.faults]
-        lines.append(self._verdict())
-        return "\n".join(lines)
-
-    def _verdict(self) -> str:
-        if not self.faults:
-            return "no fault found"
-        found = f"{counted(len(self.faults), 'fault')} found"
-        if not self.repair:
-            return f"{found}; --repair drops what is damaged, then emocache extract computes it again"
-        if all(fault.repaired for fault in self.faults):
-            return f"{found} and repaired; emocache extract computes again what was dropped"
-        return f"{found}, not all of them repaired"
 
 
 def verify_store(store: str | Path | None = None, *, quick: bool = False, repair: bool = False) -> Findings:
