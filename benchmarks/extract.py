@@ -182,9 +182,21 @@ def _serve(way: str, case: Case, threads: int, channel: Connection) -> None:
     channel.send("ready")
     while channel.recv():
         channel.send(once(False))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_bytes()
     on_device = torch.cuda.max_memory_allocated() if case.device.startswith("cuda") else 0
     channel.send((peak, on_device))
+
+
+def peak_bytes() -> int:
+    """The largest resident memory of this process.
+
+    Not `ru_maxrss` where Linux tells: a process that was spawned inherits its parent's.
+    """
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
 
 
 # --- measuring -------------------------------------------------------------------------------------------------------

@@ -6,10 +6,10 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from emocache.errors import BadOption
 
@@ -388,5 +388,21 @@ class Encoder(Protocol):
 
         returns: frames ``(clip, layer, time, dim)`` floating, on the device, `layers` in the order given, and the
             number of real frames of each clip: what lies behind is padding and is never read
+        """
+        ...
+
+
+@runtime_checkable
+class InParts(Protocol):
+    """An encoder whose clips may be too long for all their frames to be held together has this method too.
+
+    It is called, in the place of `Encoder.forward`, for a clip that alone is larger than `Encoder.batch_size`.
+    """
+
+    def forward_parts(self, payload: Any, layers: Sequence[int]) -> tuple[int, Iterator[Tensor]]:
+        """Compute the frames of one decoded payload, part by part.
+
+        returns: how many frames there are, and parts ``(layer, time, dim)`` of them, each a whole number of steps, in
+            the order of time; nothing is computed before they are iterated over
         """
         ...

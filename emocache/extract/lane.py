@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from emocache.errors import EmocacheError, EncoderFault
 from emocache.extract.batches import FIRST_WINDOW, WINDOW, WINDOW_BYTES, Ready, batches, padding_limit
 from emocache.extract.plan import Task
-from emocache.extract.pooling import pool
+from emocache.extract.pooling import Pooler, pool
 from emocache.extract.workers import Outcome
-from emocache.spec import Encoder, is_ragged
+from emocache.spec import Encoder, InParts, is_ragged
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """What devices say when there is no room, where they have no error of their own for it."""
@@ -164,6 +164,12 @@ class Lane:
         wanted = batch[0].task.wanted
         layers = tuple(sorted({layer for some in wanted for layer in some}))
         with torch.inference_mode():
+            if (
+                len(batch) == 1
+                and batch[0].decoded.size > self.encoder.batch_size
+                and isinstance(self.encoder, InParts)
+            ):
+                return Flight(batch, self._pooled_parts(self.encoder, batch[0], layers), self._mark())
             frames, lengths = self.encoder.forward([ready.decoded.payload for ready in batch], layers)
             self._check(frames, lengths, len(batch), len(layers))
             pooled = {
@@ -172,6 +178,22 @@ class Lane:
                 if some
             }
             return Flight(batch, pooled, self._mark())
+
+    def _pooled_parts(
+        self, encoder: InParts, ready: Ready, layers: tuple[int, ...]
+    ) -> Mapping[int, Sequence[torch.Tensor]]:
+        """The poolings of a long clip, of whose frames only what they keep is held."""
+        count, parts = encoder.forward_parts(ready.decoded.payload, layers)
+        wanted = {
+            number: ([layers.index(layer) for layer in some], Pooler(pooling, self.encoder.grid, count))
+            for number, (pooling, some) in enumerate(zip(self.poolings, ready.task.wanted, strict=True))
+            if some
+        }
+        for part in parts:
+            self._check(part[None], [part.shape[1]], 1, len(layers))
+            for places, pooler in wanted.values():
+                pooler.add(part if len(places) == len(part) else part[places])
+        return {number: [_fetched(pooler.rows())] for number, (_, pooler) in wanted.items()}
 
     def _mark(self) -> torch.cuda.Event | None:
         """Something to wait for until all that was asked of a GPU is done."""
@@ -186,7 +208,7 @@ class Lane:
         if flight.done is not None:
             flight.done.synchronize()
         return [
-            self._result(ready, number, row.numpy())
+            self._result(ready, number, row.numpy(), alone=len(flight.batch) == 1)
             for number, rows in flight.pooled.items()
             for ready, row in zip(flight.batch, rows, strict=True)
         ]
@@ -209,11 +231,12 @@ class Lane:
             return [_fetched(row) for row in rows]
         return _fetched(torch.stack(rows)).unbind()
 
-    def _result(self, ready: Ready, number: int, rows: NDArray[np.float32]) -> Result:
+    def _result(self, ready: Ready, number: int, rows: NDArray[np.float32], *, alone: bool) -> Result:
         """Values in the storage dtype, or a failure where they are no numbers: neither NaN nor infinity is stored."""
         task, decoded = ready
         with np.errstate(over="ignore"):
-            values = rows.astype(self.storage_dtype)
+            # A copy, lest one clip's rows hold on to those of its whole batch.
+            values = rows.astype(self.storage_dtype, copy=not alone)
         if np.isfinite(values).all():
             return Result(task, number, values, decoded.facts)
         why = "the encoder gave values that are not finite"

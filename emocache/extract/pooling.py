@@ -29,7 +29,9 @@ def pool(frames: Tensor, pooling: str, grid: tuple[int, int] = (1, 1)) -> Tensor
     - ``segments:K``: the mean of each of K equal time spans; span i holds the steps from floor(i T / K) up to, without
       it, ceil((i + 1) T / K), so that neighbours share a step where K does not divide T, or is larger
     - ``time``: the mean of each step's tokens
-    - ``tokens``: as they are; ``tokens:N``: see `fewer_tokens`
+    - ``tokens``: as they are; ``tokens:N``: at most N of them. First each step's grid becomes the largest square one
+      that fits, then time is shortened, by averages over equal spans, as ``segments:K`` has them; a clip that has no
+      more than N tokens stays as it is
 
     frames: ``(layer, time, dim)`` floating, real frames only; grid: the tokens of one time step, (rows, columns)
     pooling: as `parse_pooling` gives it
@@ -37,46 +39,89 @@ def pool(frames: Tensor, pooling: str, grid: tuple[int, int] = (1, 1)) -> Tensor
         ``(row, layer, dim)``
     raises: EncoderFault if there is no frame, or not a whole number of time steps
     """
-    steps, rest = divmod(frames.shape[1], math.prod(grid))
-    if steps == 0 and rest == 0:
-        raise EncoderFault("the clip has no frame to pool; it is shorter than one step of the encoder")
-    if rest:
-        raise EncoderFault(
-            f"{frames.shape[1]} frames are not a whole number of time steps of {grid[0]} x {grid[1]} tokens; "
-            "correct the encoder's forward, or its `grid`"
-        )
-    frames = frames.float()
-    if pooling == "mean":
-        return frames.mean(dim=1)
-    if pooling == "tokens":
-        return frames.transpose(0, 1)
-    if pooling.startswith("tokens:"):
-        return fewer_tokens(frames, grid, pooling_number(pooling) or 1).transpose(0, 1)
-    over_time = frames if grid == (1, 1) else frames.reshape(len(frames), steps, -1, frames.shape[-1]).mean(dim=2)
-    if pooling == "time":
-        return over_time.transpose(0, 1)
-    if pooling == "stats7":
-        return _stats7(over_time)
-    return _spans(over_time, 1, pooling_number(pooling) or 1).flatten(1)
+    pooler = Pooler(pooling, grid, frames.shape[1])
+    pooler.add(frames)
+    return pooler.rows()
 
 
-def fewer_tokens(frames: Tensor, grid: tuple[int, int], most: int) -> Tensor:
-    """At most `most` tokens: first each step's grid becomes the largest square one that fits, then time is shortened.
+class Pooler:
+    """Pools the frames of one clip that come in parts, as `pool` does; of each part only what is needed is kept.
 
-    A clip that has no more than `most` tokens stays as it is. Both are average poolings over equal spans, as
-    ``segments:K`` has them.
-
-    frames: ``(layer, steps * rows * columns, dim)`` float32
-    returns: ``(layer, steps' * edge * edge, dim)``, in (time, row, column) order
+    That is a sum for ``mean``, the means of steps for what pools over time, and for tokens what the result will hold.
+    What is kept of several parts lies in the processor's memory.
+    grid: as of `pool`; count: of all frames of the clip
+    raises: EncoderFault as `pool`
     """
-    if frames.shape[1] <= most:
-        return frames
-    steps = frames.shape[1] // math.prod(grid)
-    edge = max(1, min(*grid, math.isqrt(most // steps)))
-    if math.prod(grid) > 1:
-        tokens = frames.reshape(len(frames), steps, *grid, frames.shape[-1])
-        frames = _spans(_spans(tokens, 2, edge), 3, edge).flatten(1, 3)
-    return frames if frames.shape[1] <= most else _spans(frames, 1, most)
+
+    def __init__(self, pooling: str, grid: tuple[int, int], count: int) -> None:
+        steps, rest = divmod(count, math.prod(grid))
+        if steps == 0 and rest == 0:
+            raise EncoderFault("the clip has no frame to pool; it is shorter than one step of the encoder")
+        if rest:
+            raise EncoderFault(
+                f"{count} frames are not a whole number of time steps of {grid[0]} x {grid[1]} tokens; "
+                "correct the encoder's forward, or its `grid`"
+            )
+        self._pooling, self._grid, self._count = pooling, grid, count
+        self._most = pooling_number(pooling) or 1
+        self._edges = self._kept_edges(steps)
+        self.kept = 1 if pooling == "mean" else steps * math.prod(self._edges)
+        """How many frames are kept, as they come or as means."""
+        self._held: Tensor | None = None
+        self._filled = 0
+
+    def _kept_edges(self, steps: int) -> tuple[int, int]:
+        """To how many rows and columns each step's tokens are brought."""
+        if self._pooling == "tokens" or (self._pooling.startswith("tokens:") and self._count <= self._most):
+            return self._grid
+        if self._pooling.startswith("tokens:") and math.prod(self._grid) > 1:
+            edge = max(1, min(*self._grid, math.isqrt(self._most // steps)))
+            return edge, edge
+        return 1, 1
+
+    def add(self, frames: Tensor) -> None:
+        """Take the next frames: ``(layer, time, dim)`` floating, a whole number of steps."""
+        values = frames.float()
+        if self._pooling == "mean":
+            part = values.sum(dim=1, keepdim=True)
+            self._held = part if self._held is None else self._held + part
+            return
+        values = self._over_space(values)
+        if self._held is None and values.shape[1] == self.kept:
+            self._held = values
+            return
+        if self._held is None:
+            self._held = values.new_empty(len(values), self.kept, values.shape[-1], device="cpu")
+        self._held[:, self._filled : self._filled + values.shape[1]] = values
+        self._filled += values.shape[1]
+
+    def _over_space(self, values: Tensor) -> Tensor:
+        """Each step's tokens, as many as are kept."""
+        if self._edges == self._grid:
+            return values
+        tokens = values.reshape(len(values), -1, *self._grid, values.shape[-1])
+        if self._edges == (1, 1):
+            return tokens.flatten(2, 3).mean(dim=2)
+        return _spans(_spans(tokens, 2, self._edges[0]), 3, self._edges[1]).flatten(1, 3)
+
+    def rows(self) -> Tensor:
+        """What `pool` gives, when all frames were added."""
+        held = self._held
+        assert held is not None  # noqa: S101 (there is at least one frame)
+        if self._pooling == "mean":
+            return held[:, 0] / self._count
+        if self._pooling in ("tokens", "time"):
+            return held.transpose(0, 1)
+        if self._pooling.startswith("tokens:"):
+            return (held if held.shape[1] <= self._most else _spans(held, 1, self._most)).transpose(0, 1)
+        if self._pooling == "stats7":
+            return _stats7(held)
+        return _spans(held, 1, self._most).flatten(1)
+
+    @property
+    def row_count(self) -> int:
+        """How many rows a ragged pooling will give."""
+        return min(self.kept, self._most) if self._pooling.startswith("tokens:") else self.kept
 
 
 def _spans(values: Tensor, axis: int, count: int) -> Tensor:

@@ -15,9 +15,9 @@ from emocache.extract.batches import Ready, batches
 from emocache.extract.contents import Contents
 from emocache.extract.pipeline import Holding
 from emocache.extract.plan import Task
-from emocache.extract.pooling import pool
+from emocache.extract.pooling import Pooler, pool
 from emocache.extract.workers import DecodePool
-from emocache.spec import Encoder
+from emocache.spec import Encoder, InParts
 
 CHECKED_CLIPS = 6
 COUNTED_CLIPS = 3
@@ -114,9 +114,15 @@ def _means(encoder: Encoder, batch: Sequence[Ready], layers: Sequence[int]) -> I
 
 def rows_of_a_clip(encoder: Encoder, layers: Sequence[int], sample: Sequence[Ready], pooling: str) -> float | None:
     """How many rows a clip has in a ragged pooling, on average; None if no clip could be asked."""
-    counts = []
-    with torch.inference_mode():
-        for ready in sample[:COUNTED_CLIPS]:
-            frames, (length,) = encoder.forward([ready.decoded.payload], layers[:1])
-            counts.append(len(pool(frames[0, :, :length], pooling, encoder.grid)))
+    counts = [
+        Pooler(pooling, encoder.grid, _frames_of(encoder, layers, ready)).row_count for ready in sample[:COUNTED_CLIPS]
+    ]
     return sum(counts) / len(counts) if counts else None
+
+
+def _frames_of(encoder: Encoder, layers: Sequence[int], ready: Ready) -> int:
+    if isinstance(encoder, InParts):
+        return encoder.forward_parts(ready.decoded.payload, layers)[0]
+    with torch.inference_mode():
+        _, (length,) = encoder.forward([ready.decoded.payload], layers[:1])
+    return length

@@ -1,6 +1,7 @@
 """Pooling against numpy."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from emocache.errors import EncoderFault
-from emocache.extract.pooling import pool
+from emocache.extract.pooling import Pooler, pool
 from emocache.spec import is_ragged, pooled_dim
 
 FRAMES = hnp.arrays(
@@ -148,3 +149,24 @@ def test_a_clip_without_a_frame_is_refused() -> None:
 def test_frames_that_do_not_fill_the_grid_are_refused() -> None:
     with pytest.raises(EncoderFault, match="7 frames are not a whole number of time steps of 2 x 2 tokens; correct"):
         pool(torch.zeros(1, 7, 3), "mean", (2, 2))
+
+
+@given(videos(), st.data())
+def test_frames_that_come_in_parts_are_pooled_as_they_are_together(video: np.ndarray, data: st.DataObject) -> None:
+    layers, steps, rows, columns, dim = video.shape
+    cuts = sorted(data.draw(st.sets(st.integers(1, steps - 1)))) if steps > 1 else []
+    frames = torch.from_numpy(video.reshape(layers, -1, dim))
+    for pooling in ("mean", "stats7", "segments:3", "time", "tokens", "tokens:5", "tokens:20", "tokens:1000"):
+        pooler = Pooler(pooling, (rows, columns), frames.shape[1])
+        for first, last in pairwise([0, *cuts, steps]):
+            pooler.add(frames[:, first * rows * columns : last * rows * columns])
+        together = pool(frames, pooling, (rows, columns))
+        torch.testing.assert_close(pooler.rows(), together, rtol=1e-5, atol=1e-6)
+        if is_ragged(pooling):
+            assert pooler.row_count == len(together)
+
+
+def test_of_parts_no_more_is_kept_than_is_needed() -> None:
+    """Of 600 steps of 16 x 16 tokens: one mean, 600 means of steps, 600 times 2 x 2 tokens."""
+    kept = {pooling: Pooler(pooling, (16, 16), 600 * 256).kept for pooling in ("mean", "time", "stats7", "tokens:2400")}
+    assert kept == {"mean": 1, "time": 600, "stats7": 600, "tokens:2400": 2400}

@@ -85,7 +85,8 @@ def test_only_the_blocks_up_to_the_highest_layer_are_loaded(make: Make, style: s
 @pytest.mark.parametrize(("dtype", "relative"), [("float32", 1e-4), ("bfloat16", 2e-2)])
 def test_a_clip_is_the_same_alone_and_in_any_batch(make: Make, style: str, dtype: str, relative: float) -> None:
     encoder = started(make(style), [1, DEPTH], dtype)
-    sizes = (9000,) * 4 if style in PADDED_APART else (9000, 400, 7321, 16000, 720, 9000)
+    # 719: a mask that is one sample too long would let it have a frame more
+    sizes = (9000,) * 4 if style in PADDED_APART else (9000, 400, 7321, 16000, 719, 9000)
     clips = waves(*sizes)
     frames, lengths = run(encoder, clips, [1, DEPTH])
     for row, length, clip in zip(frames, lengths, clips, strict=True):
@@ -313,7 +314,7 @@ def test_a_clip_is_the_same_alone_and_in_any_batch_on_a_gpu(
 ) -> None:
     encoder = encoder_of(make(style))
     encoder.load("cuda", dtype, [1, DEPTH])
-    clips = waves(*((9000,) * 4 if style in PADDED_APART else (9000, 400, 16000, 720)))
+    clips = waves(*((9000,) * 4 if style in PADDED_APART else (9000, 400, 16000, 719)))
     frames, lengths = run(encoder, clips, [1, DEPTH])
     for row, length, clip in zip(frames, lengths, clips, strict=True):
         close(row[:, :length], run(encoder, [clip], [1, DEPTH])[0][0], relative)

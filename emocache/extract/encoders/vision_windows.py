@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
@@ -37,14 +38,18 @@ class WindowedEncoder(ABC):
     """
 
     modality: Modality = "video"
-    batch_size = 256
-    """Frames."""
     reader: PictureReader
     window: int
     tubelet: int
     dim: int
+    grid: tuple[int, int]
     device: str
     dtype: Any
+
+    @property
+    def batch_size(self) -> int:
+        """Frames: few where each has many tokens, since all of a batch are held together in all layers."""
+        return 256 if self.grid == (1, 1) else 64
 
     @abstractmethod
     def states(self, inputs: Tensor, layers: Sequence[int]) -> Tensor:
@@ -83,14 +88,9 @@ class WindowedEncoder(ABC):
         """
         import torch
 
-        windows = [(clip, part) for clip, pictures in enumerate(batch) for part in self.windows_of(len(pictures))]
         found: list[list[Tensor]] = [[] for _ in batch]
-        at_once = max(1, (PICTURES_ON_CPU if self.device == "cpu" else PICTURES_ON_GPU) // self.window)
-        for first in range(0, len(windows), at_once):
-            some = windows[first : first + at_once]
-            pictures = np.stack([batch[clip][part.indices] for clip, part in some])
-            for (clip, part), window in zip(some, self.states(self._inputs(pictures), layers), strict=True):
-                found[clip].append(window[:, part.steps].flatten(1, 2))
+        for clip, states in self._computed(batch, layers):
+            found[clip].append(states)
         whole = [parts[0] if len(parts) == 1 else torch.cat(parts, dim=1) for parts in found]
         lengths = [states.shape[1] for states in whole]
         if len(whole) == 1:
@@ -99,6 +99,25 @@ class WindowedEncoder(ABC):
         for row, states in zip(frames, whole, strict=True):
             row[:, : states.shape[1]] = states
         return frames, lengths
+
+    def forward_parts(self, clip: NDArray[np.uint8], layers: Sequence[int]) -> tuple[int, Iterator[Tensor]]:
+        """The frames of one clip, window by window, so that a long one need not be held as a whole.
+
+        returns: how many frames there are, and parts ``(layer, time, dim)`` of them in their order; nothing is computed
+            before they are iterated over
+        """
+        steps = max(-(-len(clip) // self.tubelet), 1)
+        return steps * math.prod(self.grid), (states for _, states in self._computed([clip], layers))
+
+    def _computed(self, batch: Sequence[NDArray[np.uint8]], layers: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+        """Each window's clip, and its frames that count."""
+        windows = [(clip, part) for clip, pictures in enumerate(batch) for part in self.windows_of(len(pictures))]
+        at_once = max(1, (PICTURES_ON_CPU if self.device == "cpu" else PICTURES_ON_GPU) // self.window)
+        for first in range(0, len(windows), at_once):
+            some = windows[first : first + at_once]
+            pictures = np.stack([batch[clip][part.indices] for clip, part in some])
+            for (clip, part), window in zip(some, self.states(self._inputs(pictures), layers), strict=True):
+                yield clip, window[:, part.steps].flatten(1, 2)
 
     def windows_of(self, count: int) -> Iterator[Window]:
         """The windows of a clip of `count` pictures."""
