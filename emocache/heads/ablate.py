@@ -17,14 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emocache.errors import BadOption, FitError
-from emocache.heads.amhf.settings import check_components
+from emocache.errors import BadOption, FitError, UnknownName
 from emocache.heads.bootstrap import LEVEL, Resample, interval
 from emocache.heads.contributions import modalities
 from emocache.heads.cross_fit import cross_fit, out_of_fold
 from emocache.heads.problem import Problem
 from emocache.heads.registry import head_class
-from emocache.heads.settings import head_parameters
 from emocache.heads.setup import set_up
 from emocache.heads.sheets import sheet_of
 
@@ -162,23 +160,32 @@ class Planned:
 def _components(
     problem: Problem, head: str, parameters: Mapping[str, Any], without: Sequence[str] | None
 ) -> Iterator[Planned]:
-    if "without" not in head_parameters(head_class(head)):
-        if without:
-            raise BadOption(f"--without {','.join(without)}: {head} has no components; ablate amhf")
-        return
-    check_components(without or ())
+    known = _parts_of(head)
+    _refuse_what_is_no_component(head, known, without or ())
     gone = tuple(parameters.get("without", ()))
-    for name in _left_out(problem, gone) if without is None else without:
+    for name in _left_out(problem, known, gone) if without is None else without:
         yield Planned(COMPONENTS.get(name, name), problem, head, {**parameters, "without": (*gone, name)})
-    if head != BASELINE and without is None:
-        kept = tuple(name for name in gone if name in {"eap", "veap"})
+    if known and head != BASELINE and without is None:
+        kept = tuple(name for name in gone if name in _parts_of(BASELINE))
         yield Planned("Cross-attention fusion", problem, BASELINE, {**parameters, "without": kept})
 
 
-def _left_out(problem: Problem, gone: Sequence[str]) -> list[str]:
+def _parts_of(head: str) -> tuple[str, ...]:
+    return getattr(head_class(head), "components", ())
+
+
+def _refuse_what_is_no_component(head: str, known: Sequence[str], without: Sequence[str]) -> None:
+    if without and not known:
+        raise BadOption(f"--without {','.join(without)}: {head} has no components; ablate amhf")
+    for name in without:
+        if name not in known:
+            raise UnknownName(f"component of {head}", name, known, advice="choose what to leave out with --without")
+
+
+def _left_out(problem: Problem, known: Sequence[str], gone: Sequence[str]) -> list[str]:
     """All components that are still there; vEAP only where a feature has tokens to pool."""
     tokens = any(block.tokens > 1 for block in problem.matrix.blocks)
-    return [name for name in COMPONENTS if name not in gone and (tokens or name != "veap")]
+    return [name for name in known if name not in gone and (tokens or name != "veap")]
 
 
 def _subsets(problem: Problem, head: str, parameters: Mapping[str, Any]) -> Iterator[Planned]:

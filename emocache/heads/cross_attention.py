@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import cache
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -62,13 +63,15 @@ class CrossAttentionHead(AMHFHead):
     (guide, groups, experts, expert_hidden, top_k, slots, hidden, gamma, lambda_bal) counts towards that alone.
     """
 
+    components: ClassVar[tuple[str, ...]] = ("veap", "eap")
+
     def fusion(self, modalities: int, outputs: int) -> nn.Module:
         """The fusion whose parameters are as many as AMHF's.
 
         raises: BadOption if a component is to be left out that it does not have
         """
         settings = self.settings()
-        if absent := sorted(settings.without - {"eap", "veap"}):
+        if absent := sorted(settings.without - set(self.components)):
             raise BadOption(f"cross-attention has no {some(absent)}; --without takes eap and veap here")
         with torch.device("meta"):  # counts, no numbers
             wanted = parameter_count(HybridFusion(self.dim, modalities, outputs, settings))

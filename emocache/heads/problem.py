@@ -17,6 +17,8 @@ from emocache.heads.normalize import normalized
 from emocache.heads.targets import thirds
 
 SOFT_PREFIX = "soft_"
+STORES_OWN = frozenset({"clip_id", "keys"})
+"""What a roster's rows hold besides the manifest's columns."""
 DIMENSIONS = ("valence", "arousal", "dominance", "val", "aro", "dom")
 
 
@@ -94,7 +96,7 @@ def _columns(matrix: Matrix, task: str, targets: Sequence[str] | None) -> list[s
         if targets is not None and len(targets) != 1:
             raise BadOption(f"--targets {','.join(targets)}: task label takes one column, that of the labels")
         return list(targets or ["label"])
-    held = list(dict.fromkeys(name for row in matrix.rows for name in row))
+    held = list(dict.fromkeys(name for row in matrix.rows for name in row if name not in STORES_OWN))
     if targets is None:
         usual = {"soft": [name for name in held if name.startswith(SOFT_PREFIX)]}
         columns = usual.get(task, [name for name in DIMENSIONS if name in held])

@@ -58,7 +58,7 @@ class LabelSheet:
         true, guess = target.argmax(axis=1), predicted.argmax(axis=1)
         out = np.zeros((count, cells * (1 + len(self.oracle)) + 3 * BINS + 1))
         out[rows, true * self.classes + guess] = 1
-        rank = (predicted > predicted[rows, true][:, None]).sum(axis=1)
+        rank = np.argsort(-predicted, axis=1, kind="stable").argsort(axis=1)[rows, true]  # as argmax: ties to the first
         for number, k in enumerate(self.oracle, start=1):
             best = np.where(rank < k, true, guess)
             out[rows, number * cells + true * self.classes + best] = 1

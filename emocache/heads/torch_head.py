@@ -76,6 +76,8 @@ class TorchHead(Estimator):
     mixes: ClassVar[bool] = True
     tasks: ClassVar[tuple[str, ...]] = TASKS
     normalize: ClassVar[str] = "global"
+    components: ClassVar[tuple[str, ...]] = ()
+    """What ``--without`` can leave out, in the order in which `ablate_head` tries it."""
     one_thread: ClassVar[bool] = True
     """Whether it computes on one thread of the CPU: see `training.reproducible`."""
 

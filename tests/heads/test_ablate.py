@@ -115,12 +115,20 @@ def test_dimensions_of_features_as_they_are_can_be_ablated_too(corpus: Corpus, m
     assert set(written["variants"][1]["change"]) == {"ccc", "ccc_joy", "rmse_joy"}
 
 
+def test_cross_attention_is_ablated_by_the_components_it_has(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Comparison, "scored", lambda *_: ({"waf": 0.5}, {"waf": np.array([0.4, 0.6])}))
+    ablation = ablate_head(store, "cross-attention", settings=TINY, subsets=False)
+    assert [row.name for row in ablation.variants] == ["Full cross-attention", "No vEAP + No EATP"]
+    with pytest.raises(UnknownName, match=r"component of cross-attention 'memory' is not known\n  known: eap, veap"):
+        ablate_head(store, "cross-attention", without=["memory"], settings=TINY)
+
+
 def test_what_cannot_be_ablated_is_refused(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadOption, match="--without memory: linear has no components; ablate amhf"):
         ablate_head(store, "linear", without=["memory"])
     with monkeypatch.context() as patch:
         patch.setattr("emocache.heads.ablate.cross_fit", None)  # said before anything is trained
-        with pytest.raises(UnknownName, match="component 'memry' is not known; did you mean memory"):
+        with pytest.raises(UnknownName, match="component of amhf 'memry' is not known; did you mean memory"):
             ablate_head(store, without=["memry"], settings=TINY, device="cpu")
     with pytest.raises(BadOption, match="--seeds 0: a head is trained once or more"):
         ablate_head(store, seeds=0)

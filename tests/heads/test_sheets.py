@@ -27,6 +27,13 @@ def test_oracle_scores_count_the_true_class_among_the_most_probable() -> None:
         assert found[f"top{k}_waf"] == pytest.approx(f1_score(TRUE, guess, average="weighted"))
 
 
+def test_a_tie_goes_to_the_first_class_in_the_oracle_too() -> None:
+    """A class that a fold never saw has probability 0, as others may: it is not among the best for that."""
+    sheet = LabelSheet(4)
+    found = sheet.scores(sheet.table(np.eye(4), np.tile([0.0, 1.0, 0.0, 0.0], (4, 1))).sum(axis=0))
+    assert (found["accuracy"], found["top2_accuracy"], found["top3_accuracy"]) == (0.25, 0.5, 0.75)
+
+
 def test_of_two_classes_there_is_no_oracle() -> None:
     assert LabelSheet(2).oracle == ()
 

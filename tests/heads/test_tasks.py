@@ -89,7 +89,8 @@ def test_targets_that_cannot_be_learned_are_refused(
         fit_head(store, task="blend")
     with pytest.raises(BadOption, match="--task soft: linear can do label; choose another --head"):
         fit_head(store, "linear", task="soft")
-    with pytest.raises(FitError, match="--task soft: needs a column for each class, named soft_<class>"):
+    needs = r"needs a column for each class, named soft_<class> or by --targets; the manifest has label, speaker$"
+    with pytest.raises(FitError, match=f"--task soft: {needs}"):
         fit_head(store, task="soft")
     with pytest.raises(FitError, match=r"no column of valence, arousal, .* is there; name those that hold the values"):
         fit_head(store, task="dimensional")
@@ -237,11 +238,37 @@ def test_settings_are_read_by_the_type_of_the_default(store: Path, tmp_path: Pat
     assert run.models[0][0].head.hidden == (8, 4)
 
 
+@pytest.mark.parametrize(
+    ("head", "setting", "expected"),
+    [
+        ("mlp", "hidden=8,0", "hidden=0: expected 1 or more, such as 1024"),
+        ("mlp", "members=0", "members=0: expected 1 or more, such as 3"),
+        ("mlp", "dropout=1", "dropout=1.0: expected a share from 0 to below 1, such as 0.3"),
+        ("mlp", "lr=0", "lr=0.0: expected more than 0, such as 0.001"),
+        ("mlp", "weight-decay=nan", "weight_decay=nan: expected 0 or more, such as 0.01"),
+        ("attention", "hidden=0", "hidden=0: expected 1 or more"),
+        ("amhf", "dim=-8", "dim=-8: expected 1 or more, such as 512"),
+        ("amhf", "mixup=-1", "mixup=-1.0: expected 0 or more, such as 0.2"),
+        ("amhf", "warmup=inf", "warmup=inf: expected 0 or more, such as 3.0"),
+    ],
+)
+def test_a_number_that_no_head_can_compute_with_is_refused_before_training(
+    head: str, setting: str, expected: str, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emocache.heads.setup.load_matrix", None)
+    with pytest.raises(BadOption, match=f"--set {expected}$"):
+        fit_head(store, head, settings=[setting])
+
+
 def test_settings_that_cannot_be_are_refused(store: Path) -> None:
     with pytest.raises(UnknownName, match=r"parameter of mlp 'droput' is not known; did you mean dropout"):
         fit_head(store, settings=["droput=0.1"])
     with pytest.raises(BadOption, match=r"--set epochs=many: expected a whole number, such as \d+"):
         fit_head(store, settings=["epochs=many"])
+    with pytest.raises(BadOption, match=r"--set hidden=wide: expected a whole number, such as 1024"):
+        fit_head(store, settings=["hidden=wide"])
+    with pytest.raises(BadOption, match="--without memory: mlp has no components to leave out; choose --head amhf"):
+        fit_head(store, settings=["without=memory"])
     with pytest.raises(BadOption, match="--set seed: this is decided by --seed"):
         fit_head(store, settings=["seed=3"])
     with pytest.raises(BadOption, match=r"--set 'dropout': write name=value, as in --set dropout=0\.5"):

@@ -12,7 +12,7 @@ from emocache.heads.amhf.embedding import Embedding, modality_order
 from emocache.heads.amhf.fusion import HybridFusion
 from emocache.heads.amhf.network import FusionNetwork, Regularisation
 from emocache.heads.amhf.objective import Lambdas
-from emocache.heads.amhf.settings import FusionSettings, check_components, check_widths
+from emocache.heads.amhf.settings import COMPONENTS, FusionSettings, check_components, check_widths
 from emocache.heads.layout import Layout
 from emocache.heads.torch_head import TorchHead
 from emocache.heads.training import Training
@@ -39,6 +39,7 @@ class AMHFHead(TorchHead):
     """
 
     masks: ClassVar[bool] = True
+    components: ClassVar[tuple[str, ...]] = COMPONENTS
 
     guide: str = "audio"
     without: Sequence[str] = ()
