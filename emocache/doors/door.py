@@ -125,7 +125,10 @@ class Outgoing:
 
         They are read in pieces of 64 MB.
         """
+        from tqdm import tqdm
+
         offsets = self.feature.offsets_of(self.clips, self.layers)
+        bar = tqdm(total=len(self.clips), desc=self.feature.name, unit="clip", leave=False, disable=None)
         spans = iter(zip(self.clips, pairwise(offsets.tolist()), strict=True))
         for start, values in read_blocks(self.feature, list(self.clips), self.layers, offsets):
             last = start
@@ -133,6 +136,8 @@ class Outgoing:
                 clip, (first, last) = next(spans)
                 part = values[first - start : last - start]
                 yield clip, part if self.frames else part[0]
+                bar.update()
+        bar.close()
 
     def one_layer(self, door: str) -> int:
         """The layer, for formats that know no layers.
