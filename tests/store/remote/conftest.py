@@ -18,6 +18,7 @@ import pytest
 from emocache.store.remote import patience
 from emocache.store.remote.patience import Patience
 
+from .hub_server import TOKEN, Hub, serving_hub
 from .s3_server import Server, serving
 
 
@@ -92,6 +93,15 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> Patience:
     bounds = Patience(retries=3, connect_s=1, silent_s=0.4, request_s=2, longest_s=5)
     monkeypatch.setattr(patience, "CURRENT", bounds)
     return bounds
+
+
+@pytest.fixture
+def hub(clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A stand-in for the model hub, which the environment names, with a token."""
+    with serving_hub() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -16,13 +16,16 @@ from emocache.store.remote.place import Entry, Place, open_place
 from .s3_server import Server, always, cut, serving, silent, sometimes
 
 
-@pytest.fixture(params=["folder", "s3", "gs", "ssh"])
+@pytest.fixture(params=["folder", "s3", "gs", "ssh", "hub"])
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     if request.param == "folder":
         yield open_place(tmp_path / "place")
     elif request.param in {"s3", "ssh"}:
         with closing(open_place(request.getfixturevalue(request.param))) as there:
             yield there
+    elif request.param == "hub":
+        request.getfixturevalue("hub").make("lab/moods")
+        yield open_place("hf://datasets/lab/moods")
     else:
         request.getfixturevalue("clean_environment")
         with serving() as server:

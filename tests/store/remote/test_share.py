@@ -24,9 +24,12 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "there.zarr") if request.param == "folder" else request.getfixturevalue(request.param)
 
 
-@pytest.fixture(params=["folder", "s3", "ssh"])
+@pytest.fixture(params=["folder", "s3", "ssh", "hub"])
 def any_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The same, of every kind."""
+    if request.param == "hub":
+        request.getfixturevalue("hub")
+        return "hf://datasets/lab/moods"
     return str(tmp_path / "there.zarr") if request.param == "folder" else request.getfixturevalue(request.param)
 
 
