@@ -51,7 +51,7 @@ def is_lists_of_numbers(kind: pa.DataType) -> bool:
 def _is_list(kind: pa.DataType) -> bool:
     import pyarrow as pa
 
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return any(test(kind) for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
 
 
 def list_rows(names: Sequence[str], column: pa.ChunkedArray, where: Path) -> list[Row]:
