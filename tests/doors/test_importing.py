@@ -120,6 +120,17 @@ def test_a_content_that_the_roster_knows_keeps_its_cell_and_newcomers_go_by_name
     assert found == {"a": content_digest({"text": "yes"}).hex(), "b": name_key("b", "text").hex()}
 
 
+def test_what_was_imported_by_name_comes_along_when_its_content_is_known(tmp_path: Path) -> None:
+    (tmp_path / "clips.csv").write_text("clip_id,text,label\na,well,x\nb,so,y\n")
+    source = vectors(tmp_path / "x.npz", "ab", ROWS[:2])
+    take(source, tmp_path / "s.zarr", modality="text")
+    extracted = emocache.extract_features("char-ngram", clips=tmp_path / "clips.csv", store=tmp_path / "s.zarr")
+    assert extracted.moved == ("a", "b")
+    done = take(source, tmp_path / "s.zarr", modality="text")
+    assert (done.written, done.held) == (2, 0)
+    assert [sorted(feature.clips) for feature in open_store(tmp_path / "s.zarr").features.values()] == [["a", "b"]] * 2
+
+
 # --- recipe and roster -----------------------------------------------------------------------------------------------
 
 
