@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emocache.doors.about import about, read_about
-from emocache.doors.documents import as_cell, as_map, parse_json, read_json
+from emocache.doors.documents import as_map, parse_json, read_json
 from emocache.doors.door import Incoming, Outgoing, Row, only_one
 from emocache.doors.npy import npy_files, npy_row
 from emocache.doors.numpy_files import read_npy
@@ -123,10 +123,10 @@ def read_metadata(source: Path) -> dict[str, dict[str, Any]]:
     names = as_map(read_json(folder / LABELS), folder / LABELS) if (folder / LABELS).is_file() else {}
     found: dict[str, dict[str, Any]] = {}
     for entry in _lines(tables[0]):
-        emotion = as_cell(entry.get("emo"))
+        emotion = entry.get("emo")
         label = names.get(emotion, emotion) if isinstance(emotion, str) else emotion
-        told = {column: as_cell(entry[name]) for name, column in COLUMNS.items() if name in entry}
-        found[entry["key"]] = {"label": as_cell(label), **({"emo": emotion} if label != emotion else {}), **told}
+        told = {column: entry[name] for name, column in COLUMNS.items() if name in entry}
+        found[entry["key"]] = {"label": label, **({"emo": emotion} if label != emotion else {}), **told}
     for path in sorted(folder.glob("fold_*/*_test_fold_*.jsonl")) if source.is_dir() else ():
         for entry in _lines(path):
             columns = found.setdefault(entry["key"], {})

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from emocache.doors.about import about, read_about
 from emocache.doors.columns import as_one_type
-from emocache.doors.documents import as_cell
 from emocache.doors.door import Incoming, Outgoing, Row
 from emocache.doors.extras import need
 from emocache.doors.hdf5 import BROKEN, Matrix, put_group, put_table, refuse_strange, say, table
@@ -78,8 +77,7 @@ class AnnDataDoor:
             pooling=origin.pooling,
             facts=origin.facts,
             columns={
-                clip: {name: as_cell(values[number]) for name, values in columns.items()}
-                for number, clip in enumerate(names)
+                clip: {name: values[number] for name, values in columns.items()} for number, clip in enumerate(names)
             },
         )
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from emocache.doors.documents import as_cell
 from emocache.doors.door import Incoming, Row
 from emocache.doors.keys import Filed, file_clips
 from emocache.doors.registry import make_door
@@ -102,7 +103,8 @@ def import_features(
     if storage is not None and storage not in STORAGE_DTYPES:
         raise BadOption(f"--storage {storage!r}: choose float32 or float16")
     found = make_door(door, settings).open(Path(source))
-    check_names([row.clip_id for row in found.rows], found.root)
+    for names in ([row.clip_id for row in found.rows], list(found.columns)):
+        check_names(names, found.root)
     manifest = () if clips is None else read_manifest(clips).clips
     found, strangers = _chosen(replace(found, rows=without_text(found.rows)), manifest)
     layers, dim = common_shape(found)
@@ -183,6 +185,11 @@ def _recipe(found: Incoming, facts: Mapping[str, Any], storage: str, modality: M
     )
 
 
+def _cells(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """What the roster keeps of a source's columns."""
+    return {name: as_cell(value) for name, value in columns.items() if name not in NOT_KEPT and name.isprintable()}
+
+
 class _Intake:
     """One import under way: where its rows go.
 
@@ -210,7 +217,7 @@ class _Intake:
         self._filed = file_clips(self._found.rows, known, manifest, modality, self._recipe.feature_name)
         given = {clip.clip_id: clip.columns for clip in manifest}
         names = dict.fromkeys([*given, *(row.clip_id for row in self._found.rows), *columns])
-        told = {clip: {n: v for n, v in row.items() if n not in NOT_KEPT} for clip, row in columns.items()}
+        told = {clip: _cells(row) for clip, row in columns.items()}
         named = [(clip, {**self._known(clip), **told.get(clip, {}), **given.get(clip, {})}) for clip in names]
         found: dict[str, dict[str, str]] = {clip: {modality: key.hex()} for clip, key in self._filed.keys.items()}
         with disk_errors(self.path):
