@@ -28,6 +28,7 @@ bench: .venv/installed-for-tests
 	$(BIN)/python benchmarks/store.py
 	$(BIN)/python benchmarks/store_growth.py
 	$(BIN)/python benchmarks/sharing.py
+	$(BIN)/python benchmarks/remote_reading.py
 	$(BIN)/python benchmarks/fit.py
 	$(BIN)/python benchmarks/reliability.py
 	$(BIN)/python benchmarks/fusion.py

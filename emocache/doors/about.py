@@ -56,7 +56,7 @@ def read_about(text: str) -> Origin:
         layers = tuple(note["layers"])
     except (ValueError, TypeError, KeyError, RecursionError):
         return Origin()
-    if not all(isinstance(value, str) and len(value) <= 200 for value in (name, pooling, *known.values())):
+    if not all(isinstance(text, str) and text.isprintable() for text in (name, pooling, *known.values())):
         return Origin()
     if not all(type(layer) is int and 0 <= layer < MOST_LAYERS for layer in layers) or len(set(layers)) != len(layers):
         return Origin()

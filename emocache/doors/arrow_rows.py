@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Numbers = NDArray[np.int64]
+BROKEN = (OSError, MemoryError, ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError)
+"""What else comes of a damaged file: the types of `datasets` read their own description, if that is imported."""
 
 
 def read_table(path: Path) -> pa.Table:
@@ -32,7 +34,7 @@ def read_table(path: Path) -> pa.Table:
         table.validate(full=True)
     except FileNotFoundError:
         raise DoorError(f"{path}: no such file; copy the data set again") from None
-    except (pa.ArrowException, OSError, MemoryError) as error:
+    except (pa.ArrowException, *BROKEN) as error:
         raise DoorError(f"{path}: no sound Arrow stream: {str(error)[:200]}; copy or save it again") from None
     return table
 
@@ -51,7 +53,7 @@ def is_lists_of_numbers(kind: pa.DataType) -> bool:
 def _is_list(kind: pa.DataType) -> bool:
     import pyarrow as pa
 
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return any(test(kind) for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
 
 
 def list_rows(names: Sequence[str], column: pa.ChunkedArray, where: Path) -> list[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,16 @@ def as_cell(value: Any) -> Any:
         return None
     if isinstance(value, str):
         return value.encode(errors="replace").decode()  # half a surrogate pair is a text in JSON, and none in UTF-8
+    if isinstance(value, float) and math.isinf(value):
+        return str(value)  # JSON has no infinity
     return value if isinstance(value, (int, float, bool)) else _as_list(value)
 
 
 def _as_list(value: Any) -> Any:
     return [as_cell(entry) for entry in value] if isinstance(value, list) else str(value)
+
+
+def is_plain_name(name: Any) -> bool:
+    """Whether it names something in the same folder, and nowhere else."""
+    sound = isinstance(name, str) and name.isprintable() and not {"/", "\\"} & set(name)
+    return sound and name not in {"", ".", ".."}

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 from emocache.doors.about import about, read_about
 from emocache.doors.columns import as_one_type
-from emocache.doors.documents import as_cell
 from emocache.doors.door import Incoming, Outgoing, Row
 from emocache.doors.extras import need
-from emocache.doors.hdf5 import Matrix, put_group, put_table, refuse_strange, say, table
+from emocache.doors.hdf5 import BROKEN, Matrix, put_group, put_table, refuse_strange, say, table
 from emocache.doors.pieces import one_row_a_clip, pieces
 from emocache.errors import BadOption, DoorError
 
@@ -43,7 +42,7 @@ class AnnDataDoor:
         need("h5py", "the door anndata")
         try:
             return self._open(source)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, MemoryError) as error:
+        except BROKEN as error:
             if isinstance(error, (DoorError, BadOption)):
                 raise
             told = (str(error) or type(error).__name__).splitlines()[0][:200]
@@ -78,8 +77,7 @@ class AnnDataDoor:
             pooling=origin.pooling,
             facts=origin.facts,
             columns={
-                clip: {name: as_cell(values[number]) for name, values in columns.items()}
-                for number, clip in enumerate(names)
+                clip: {name: values[number] for name, values in columns.items()} for number, clip in enumerate(names)
             },
         )
 

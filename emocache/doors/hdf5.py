@@ -16,6 +16,8 @@ from emocache.doors.numpy_files import BOMB_FLOOR, BOMB_RATIO
 from emocache.errors import DoorError
 
 DEEPEST = 16
+BROKEN = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, MemoryError, OverflowError)
+"""What h5py raises over damaged files."""
 
 
 # --- in --------------------------------------------------------------------------------------------------------------
@@ -109,8 +111,16 @@ class Matrix:
     def row(self, number: int) -> NDArray[Any]:
         """One row.
 
-        raises: DoorError if a sparse row leads outside
+        raises: DoorError if it cannot be read, or a sparse row leads outside
         """
+        try:
+            return self._row(number)
+        except BROKEN as error:
+            if isinstance(error, DoorError):
+                raise
+            raise DoorError(f"{self._where}: row {number} cannot be read: {error}; copy the file again") from None
+
+    def _row(self, number: int) -> NDArray[Any]:
         if not self._sparse:
             dense: NDArray[Any] = self._entry[number]
             return dense

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from emocache.doors.about import about, read_about
+from emocache.doors.documents import is_plain_name
 from emocache.doors.door import Incoming, Outgoing, Row
 from emocache.doors.hear_task import METADATA, SOUND, SUFFIX, Task, shuffled
 from emocache.doors.pieces import one_row_a_clip
@@ -54,7 +55,8 @@ class HearDoor:
         rows: list[Row] = list(task.rows(files))
         note = source / NOTE
         origin = read_about(note.read_text(errors="replace") if note.is_file() else "")
-        facts = {"task": str(task.metadata.get("task_name", source.name)), **origin.facts}
+        name = task.metadata.get("task_name")
+        facts = {"task": name if is_plain_name(name) else source.resolve().name, **origin.facts}
         return Incoming(
             rows,
             source,

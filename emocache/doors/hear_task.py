@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emocache.doors.documents import as_cell, as_map, read_json
+from emocache.doors.documents import as_map, is_plain_name, read_json
 from emocache.doors.door import Row
 from emocache.doors.npy import npy_row
 from emocache.doors.pickles import LIMIT, plain_pickle
@@ -56,7 +56,7 @@ class Task:
             raise DoorError(f"{self.folder}: no {METADATA} is in it; {advice}, such as embeddings/<model>/<task>")
         found = as_map(read_json(where), where)
         splits = found.get("splits")
-        if not isinstance(splits, list) or not all(map(_is_plain, splits)) or len(set(splits)) < len(splits):
+        if not isinstance(splits, list) or not all(map(is_plain_name, splits)) or len(set(splits)) < len(splits):
             raise DoorError(f"{where}: splits is {str(splits)[:80]}, expected a list of names; {AGAIN}")
         if found.get("embedding_type") not in {"scene", "event"}:
             raise DoorError(f"{where}: embedding_type is {str(found.get('embedding_type'))[:40]!r}, not scene or event")
@@ -79,7 +79,7 @@ class Task:
         found: dict[str, dict[str, Any]] = {}
         for split, files in self.labels.items():
             for file, said in files.items():
-                labels = [] if self.events or not isinstance(said, list) else [as_cell(str(label)) for label in said]
+                labels = [] if self.events or not isinstance(said, list) else [str(label) for label in said]
                 one = {"label": labels[0]} if len(labels) == 1 else {"labels": labels} if labels else {}
                 found[clip_of(file)] = {place: split, **one}
         return found
@@ -160,10 +160,6 @@ def _runs(pairs: Any, count: int, where: Path) -> Iterator[tuple[str, int, int]]
             first = number
 
 
-def _is_plain(name: Any) -> bool:
-    return isinstance(name, str) and name not in {"", ".", ".."} and not {"/", "\\", "\0"} & set(name)
-
-
 def is_below(name: str) -> bool:
     """Whether a name leads to a place below a folder."""
-    return "\0" not in name and not name.startswith("/") and ".." not in name.split("/")
+    return name.isprintable() and not name.startswith("/") and ".." not in name.split("/")

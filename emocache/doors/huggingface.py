@@ -18,7 +18,7 @@ import numpy as np
 from emocache.doors.about import about, are_frames, read_about
 from emocache.doors.arrow import CLIP_ID, EMBEDDING, clip_columns, clip_table
 from emocache.doors.arrow_rows import is_lists_of_numbers, list_rows, read_table
-from emocache.doors.documents import as_cell, as_map, read_json
+from emocache.doors.documents import as_map, is_plain_name, read_json
 from emocache.doors.door import Incoming, Outgoing, Row, only_one
 from emocache.doors.extras import need
 from emocache.doors.pieces import pieces
@@ -128,8 +128,7 @@ class DatasetsDoor:
         for name in names:
             labels = _class_names(kinds, name)
             for clip, value in zip(ids, table[name].to_pylist(), strict=True):
-                known = labels[value] if type(value) is int and 0 <= value < len(labels) else value
-                found[clip][name] = as_cell(known)
+                found[clip][name] = labels[value] if type(value) is int and 0 <= value < len(labels) else value
         return found
 
 
@@ -171,9 +170,9 @@ def _arrow_files(folder: Path) -> list[Path]:
 
 def _plain_name(name: Any, where: Path) -> str:
     """A name in the same folder, which leads nowhere else."""
-    if not isinstance(name, str) or name in {"", ".", ".."} or {"/", "\\", "\0"} & set(name):
+    if not is_plain_name(name):
         raise DoorError(f"{where}: {str(name)[:80]!r} names no file beside it; save the data set again")
-    return name
+    return str(name)
 
 
 def _batches(outgoing: Outgoing) -> Iterator[pa.Table]:

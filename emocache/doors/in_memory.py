@@ -58,7 +58,7 @@ def select(
     skip_missing: bool = False,
 ) -> Selection:
     """Find what was asked for; see `as_numpy` for the arguments and errors."""
-    opened = open_store(store) if isinstance(feature, str) else open_store(feature.folder.parents[1])
+    opened = open_store(store) if isinstance(feature, str) else open_store(feature.place)
     found = opened.features[feature] if isinstance(feature, str) else feature
     wanted = wanted_layers(found, layers)
     if clips is not None and not skip_missing:

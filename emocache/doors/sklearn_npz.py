@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from emocache.doors.about import about, read_about
 from emocache.doors.columns import as_array
-from emocache.doors.documents import as_cell
 from emocache.doors.door import Incoming, Outgoing, Row
 from emocache.doors.npz import clip_names
 from emocache.doors.numpy_files import Archive, plain_list
@@ -72,7 +71,7 @@ class SklearnDoor:
             pooling=origin.pooling,
             facts=origin.facts,
             columns={
-                clip: {column: as_cell(values[number]) for column, values in columns.items()}
+                clip: {column: values[number] for column, values in columns.items()}
                 for number, clip in enumerate(names)
             },
         )

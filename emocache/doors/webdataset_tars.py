@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emocache.doors.about import about, are_frames, read_about
-from emocache.doors.documents import as_cell, parse_json
+from emocache.doors.documents import parse_json
 from emocache.doors.door import Incoming, Outgoing, Row, only_one
 from emocache.doors.numpy_files import read_header
 from emocache.errors import DoorError
@@ -61,7 +61,8 @@ class WebDatasetDoor:
                 if sample.numbers(self.extension) is None:
                     strangers |= sample.members.keys()
                 told = sample.columns()
-                name = str(told.pop("clip_id", sample.key))
+                said = told.pop("clip_id", None)
+                name = said if isinstance(said, str) else sample.key
                 if sample.key:
                     columns[name] = told
                     rows += _row(name, sample, self.extension)
@@ -132,8 +133,7 @@ class _Sample:
         if "cls" in self.members:
             found["label"] = self.read("cls").decode(errors="replace").strip() or None
         told = parse_json(self.read("json"), f"{self.path}: {self.key}.json") if "json" in self.members else {}
-        columns = told.items() if isinstance(told, dict) else ()
-        return {**found, **{str(name): as_cell(value) for name, value in columns}}
+        return {**found, **(told if isinstance(told, dict) else {})}
 
     def read(self, extension: str) -> bytes:
         """A small member.

@@ -260,17 +260,17 @@ class Feature:
         if not len(self._clips.keys):
             raise MissingCells(
                 f"{self.name}: the store's roster names no clip with {self.recipe.modality}; copy the folder "
-                f"{self._store}/roster from where the feature came from, or {command}"
+                f"{self.place}/roster from where the feature came from, or {command}"
             )
 
     @property
-    def _store(self) -> str:
-        """Where the store lies, for a person."""
+    def place(self) -> str:
+        """Where the store lies: its folder, or the URL that it was opened by."""
         return str(self.folder.parents[1]) if self._origin is None else self._origin.url
 
     @property
     def _segments(self) -> str:
-        return f"{self._store}/features/{self.name}/segments"
+        return f"{self.place}/features/{self.name}/segments"
 
     def read_rows(self, rows: Numbers, layers: Sequence[int]) -> NDArray[Any]:
         """`read` by roster rows, as `rows_of` gives them."""

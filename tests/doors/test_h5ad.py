@@ -170,6 +170,16 @@ def test_sparse_rows_that_lead_outside_fail_by_name(tmp_path: Path) -> None:
         take(tmp_path / "x.h5ad", tmp_path / "s.zarr")
 
 
+def test_a_damaged_file_is_told(tmp_path: Path) -> None:
+    """Truncated, and with structures spoiled that HDF5 knows by four letters."""
+    path = exported(tmp_path, "layers")
+    whole = path.read_bytes()
+    for data in (whole[: len(whole) // 2], whole.replace(b"SNOD", b"SNOT"), whole.replace(b"HEAP", b"HEAD"), whole[:9]):
+        path.write_bytes(data)
+        with pytest.raises(DoorError, match=r"x.h5ad: no .h5ad file as anndata has written them since 0.8"):
+            take(path, tmp_path / "t.zarr")
+
+
 def test_an_hdf5_file_that_is_no_anndata_is_told(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5ad", "w") as file:
         file["X"] = np.ones((2, 2))

@@ -159,6 +159,17 @@ def test_damaged_and_truncated_files_are_told(tmp_path: Path) -> None:
         take(folder, tmp_path / "s.zarr")
 
 
+def test_a_type_whose_description_is_damaged_is_told(tmp_path: Path) -> None:
+    name = fill(tmp_path / "s.zarr", "layers")
+    export_features("datasets", name, tmp_path / "d", store=tmp_path / "s.zarr")
+    path = tmp_path / "d/data-00000-of-00001.arrow"
+    data = path.read_bytes()
+    assert b'[[2, 7], "float32"]' in data
+    path.write_bytes(data.replace(b'[[2, 7], "float32"]', b'[[2, 7]} "float32"]'))
+    with pytest.raises(DoorError, match="no sound Arrow stream"):
+        take(tmp_path / "d", tmp_path / "t.zarr")
+
+
 def test_offsets_that_lead_outside_are_refused(tmp_path: Path) -> None:
     """Arrow itself does not look: without a check the reader would crash, or read what lies beside."""
     folder = save(tmp_path / "d", pa.table({"clip_id": ["a", "b"], "x": [[1.0, 2.0], [3.0, 4.0]]}))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from emocache.doors.importing import import_features
+from emocache.doors.numpy_files import Archive
 from emocache.errors import DoorError
 
 from .contract import DoorContract, only_feature, values_of
@@ -44,3 +45,31 @@ def test_an_archive_without_the_arrays_says_which_it_has(tmp_path: Path) -> None
     given = {"x": "features", "names": "ids"}
     done = import_features("npz", tmp_path / "x.npz", modality="text", store=tmp_path / "s.zarr", settings=given)
     assert done.written == 2
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_large_array_is_mapped_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str) -> None:
+    monkeypatch.setattr("emocache.doors.numpy_files.MAP_BYTES", 0)
+    values = np.arange(12, dtype=np.float32).reshape(4, 3)
+    np.savez(tmp_path / "x.npz", X=np.asarray(values, order=order), filenames=list("abcd"))
+    assert isinstance(Archive(tmp_path / "x.npz").array("X"), np.memmap)
+    import_features("npz", tmp_path / "x.npz", modality="text", store=tmp_path / "s.zarr")
+    found = values_of(only_feature(tmp_path / "s.zarr"))
+    assert np.stack(list(found.values()))[:, 0].tolist() == values.tolist()
+
+
+def test_a_member_that_claims_far_more_than_it_holds_is_not_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emocache.doors.numpy_files.BOMB_FLOOR", 1000)
+    np.savez_compressed(tmp_path / "x.npz", X=np.zeros((2, 10**6), np.float32), filenames=["a", "b"])
+    with pytest.raises(DoorError, match=r"array 'X': claims 8,000,128 bytes in [\d,]+, which no features do; save it"):
+        import_features("npz", tmp_path / "x.npz", modality="text", store=tmp_path / "s.zarr")
+
+
+def test_changed_bytes_in_an_archive_are_found(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", X=np.full((2, 4), 3.5, np.float32), filenames=["a", "b"])
+    data = (tmp_path / "x.npz").read_bytes()
+    (tmp_path / "x.npz").write_bytes(data.replace(np.float32(3.5).tobytes() * 2, np.float32(4.5).tobytes() * 2, 1))
+    with pytest.raises(DoorError, match=r"array 'X': cannot be unpacked: Bad CRC-32.*; copy the file again"):
+        import_features("npz", tmp_path / "x.npz", modality="text", store=tmp_path / "s.zarr")

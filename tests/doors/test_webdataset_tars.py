@@ -206,7 +206,15 @@ def test_json_that_is_none_or_too_long_is_told(tmp_path: Path) -> None:
         with pytest.raises(DoorError, match=told):
             take(path, tmp_path / "s.zarr")
     take(shard(tmp_path / "x.tar", {"a.npy": numbers, "a.json": json.dumps([1]).encode()}), tmp_path / "s.zarr")
-    half = shard(tmp_path / "x.tar", {"a.npy": numbers, "a.json": b'{"label": "joy\\ud800", "tags": ["\\udc00", {}]}'})
-    take(half, tmp_path / "half.zarr")
+    strange = b'{"label": "joy\\ud800", "tags": ["\\udc00", {}], "\\ud800": 1, "far": 1e999}'
+    take(shard(tmp_path / "x.tar", {"a.npy": numbers, "a.json": strange}), tmp_path / "half.zarr")
     (row,) = open_store(tmp_path / "half.zarr").roster
-    assert (row["label"], row["tags"]) == ("joy?", ["?", "{}"])
+    keys = row.pop("keys")
+    assert row == {"clip_id": "a", "label": "joy?", "tags": ["?", "{}"], "far": "inf"}
+    assert list(keys) == ["audio"]
+
+
+def test_a_clip_without_numbers_cannot_have_a_name_that_leads_elsewhere(tmp_path: Path) -> None:
+    members = {"a.npy": npy(np.ones(2, np.float32)), "b.json": b'{"clip_id": "../../up"}'}
+    with pytest.raises(DoorError, match=r"'../../up' cannot name a clip"):
+        take(shard(tmp_path / "x.tar", members), tmp_path / "s.zarr")

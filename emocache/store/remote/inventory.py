@@ -17,6 +17,8 @@ from emocache.store.store import FEATURES
 _NAME = NAME.pattern
 _SEGMENT_FILE = re.compile(rf"({ROSTER}|{FEATURES}/{_NAME}/(?:{SEGMENTS}|{INDEX}))/({_NAME})/(.+)")
 
+BESIDE = frozenset({"README", "LICENSE", "CITATION", "SHA256SUMS"})
+"""What may lie where a store will be: a new repository has some of it."""
 Sizes = dict[str, int]
 """File, relative to its segment, to length in bytes."""
 
@@ -27,7 +29,7 @@ class Inventory:
 
     documents: the ``zarr.json`` of the store, of features and of plain groups
     shelves: folder (``roster``, ``features/<name>/segments``) to segment to its files, committed or not
-    others: how many files are neither
+    others: how many files are neither, nor what may lie beside a store
     """
 
     documents: set[str] = field(default_factory=set)
@@ -66,7 +68,7 @@ def take_inventory(listed: Iterable[Entry]) -> Inventory:
             found.shelves.setdefault(match[1], {}).setdefault(match[2], {})[match[3]] = size
         elif name.rpartition("/")[2] == COMMIT_NAME:
             found.documents.add(name)
-        else:
+        elif name.rpartition("/")[2].partition(".")[0] not in BESIDE:
             found.others += 1
     return found
 

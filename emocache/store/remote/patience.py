@@ -29,11 +29,15 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 15.0
 
 
 class Passing(Exception):
-    """What may pass: ask again; this never leaves `persist`. cause: what to raise if it does not"""
+    """What may pass: ask again; this never leaves `persist`.
 
-    def __init__(self, cause: Exception) -> None:
+    cause: what to raise if it does not; after_s: how long the place asks to be left alone
+    """
+
+    def __init__(self, cause: Exception, after_s: float = 0.0) -> None:
         super().__init__(str(cause))
         self.cause = cause
+        self.after_s = after_s
 
 
 def persist(ask: Callable[[], T]) -> T:
@@ -46,7 +50,7 @@ def persist(ask: Callable[[], T]) -> T:
         try:
             return ask()
         except Passing as passing:
-            wait = pause * random.uniform(0.5, 1)  # noqa: S311 (only so that not all clients come at one moment)
+            wait = max(passing.after_s, pause * random.uniform(0.5, 1))  # noqa: S311 (so that not all come at once)
             if turn >= CURRENT.retries or time.monotonic() - started + wait > CURRENT.longest_s:
                 raise passing.cause from None
         time.sleep(wait)

@@ -92,7 +92,7 @@ def open_side(where: str | Path) -> Side:
         listed = list(place.files())
         inventory = take_inventory(listed)
         if not inventory.stamped:
-            if listed:
+            if inventory.others or inventory.documents or inventory.shelves:
                 raise NotAStore(
                     f"{place.url}: no store is here (no {COMMIT_NAME}), but {len(listed):,} files; name an empty place"
                 )
