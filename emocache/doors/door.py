@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -18,6 +19,7 @@ from emocache.store import Feature, Store
 from emocache.store.upkeep.export import read_blocks
 
 FLOAT32 = np.dtype(np.float32)
+FILE_NAME = re.compile(r"[\w-][\w.-]{0,99}")
 
 
 # --- in --------------------------------------------------------------------------------------------------------------
@@ -101,12 +103,17 @@ class Outgoing:
     @property
     def imported(self) -> Mapping[str, Any]:
         """What the recipe says of where the numbers came from; empty for what emocache extracted."""
-        return dict(self.recipe.fields.get("imported", {}))
+        found = self.recipe.fields.get("imported")
+        return found if isinstance(found, dict) else {}
 
     @property
     def label(self) -> str:
-        """A name for files: the one that the numbers were imported under, else the feature's."""
-        return str(self.imported.get("feature", self.feature.name))
+        """A name for files: the one that the numbers were imported under, else the feature's.
+
+        A recipe may come from a stranger, so a name that could lead elsewhere does not count.
+        """
+        name = self.imported.get("feature")
+        return name if isinstance(name, str) and FILE_NAME.fullmatch(name) else self.feature.name
 
     @property
     def columns(self) -> dict[str, list[Any]]:
@@ -118,7 +125,10 @@ class Outgoing:
 
         They are read in pieces of 64 MB.
         """
+        from tqdm import tqdm
+
         offsets = self.feature.offsets_of(self.clips, self.layers)
+        bar = tqdm(total=len(self.clips), desc=self.feature.name, unit="clip", leave=False, disable=None)
         spans = iter(zip(self.clips, pairwise(offsets.tolist()), strict=True))
         for start, values in read_blocks(self.feature, list(self.clips), self.layers, offsets):
             last = start
@@ -126,6 +136,8 @@ class Outgoing:
                 clip, (first, last) = next(spans)
                 part = values[first - start : last - start]
                 yield clip, part if self.frames else part[0]
+                bar.update()
+        bar.close()
 
     def one_layer(self, door: str) -> int:
         """The layer, for formats that know no layers.

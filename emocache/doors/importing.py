@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from emocache.doors.keys import Filed, file_clips
 from emocache.doors.registry import make_door
 from emocache.doors.survey import Rejected, check_names, common_shape, numbers, source_sha256, storage_of, without_text
 from emocache.errors import BadOption, DoorError, some
-from emocache.spec import MODALITIES, RECIPE_VERSION, Clip, Modality, Recipe, is_ragged, layers_text
+from emocache.spec import MODALITIES, RECIPE_VERSION, Clip, Modality, Recipe, layers_text
 from emocache.store import (
     Feature,
     FeatureWriter,
@@ -31,6 +31,7 @@ from emocache.store import (
 )
 from emocache.store.store import STORAGE_DTYPES, local_folder
 
+T = TypeVar("T")
 NAME = re.compile(r"[0-9a-z.-]{1,67}")
 """What a feature may be called: its folder's name has a dash and 12 digits more, and at most 80 characters."""
 
@@ -46,7 +47,6 @@ class Imported:
     written, held: clips that were written now, and before; failed: clip_id to the ledger's words
     absent: clips of the manifest or of the source's tables that have no numbers; strangers: clips of the source that
         the manifest does not name, left out
-    moved: clips that are filed under another content than before
     """
 
     store: Path
@@ -59,7 +59,6 @@ class Imported:
     failed: Mapping[str, str]
     absent: tuple[str, ...] = ()
     strangers: tuple[str, ...] = ()
-    moved: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         done = f"{self.written} clips imported, {self.held} already held, {len(self.failed)} failed"
@@ -69,7 +68,6 @@ class Imported:
             lines.append(f"{len(self.absent)} clips have no numbers there: {some(self.absent)}")
         if self.strangers:
             lines.append(f"{len(self.strangers)} clips are not in the manifest, left out: {some(self.strangers)}")
-        lines += [f"now other content than before under the name {clip}" for clip in self.moved]
         lines += [f"failed {clip}: {message}" for clip, message in self.failed.items()]
         return "\n".join(lines)
 
@@ -114,9 +112,10 @@ def import_features(
         facts["zeros"] = "kept" if keep_zeros else "missing"
     recipe = _recipe(found, facts, stored, _modality(modality, found, door), _name(name, found))
     intake = _Intake(local_folder(store), found, recipe, layers, keep_zeros)
-    moved = intake.name_clips(manifest)
+    intake.name_clips(manifest)
     intake.write_cells()
-    absent = {clip.clip_id: None for clip in manifest} | dict.fromkeys(found.columns)
+    named = dict.fromkeys([*(clip.clip_id for clip in manifest), *found.columns])
+    there = {row.clip_id for row in found.rows}
     return Imported(
         intake.path,
         recipe.feature_name,
@@ -126,9 +125,8 @@ def import_features(
         intake.written,
         intake.held,
         intake.failed,
-        tuple(clip for clip in absent if clip not in {row.clip_id for row in found.rows}),
+        tuple(clip for clip in named if clip not in there),
         strangers,
-        moved,
     )
 
 
@@ -172,16 +170,13 @@ def _name(asked: str | None, found: Incoming) -> str:
 
 
 def _recipe(found: Incoming, facts: Mapping[str, Any], storage: str, modality: Modality, name: str) -> Recipe:
-    pooling = "tokens" if found.frames else found.pooling
-    if is_ragged(pooling) != found.frames:
-        raise BadOption(f"pooling {pooling!r} does not fit: only frames are ragged")
     return Recipe(
         {
             "recipe_version": RECIPE_VERSION,
             "encoder": name,
             "modality": modality,
             "imported": dict(facts),
-            "pooling": pooling,
+            "pooling": "tokens" if found.frames else found.pooling,
             "compute_dtype": "unknown",
             "storage_dtype": storage,
         }
@@ -204,8 +199,8 @@ class _Intake:
         self._roster = {} if before is None else {row["clip_id"]: row for row in before.roster}
         self._filed = Filed({}, {})
 
-    def name_clips(self, manifest: Sequence[Clip]) -> tuple[str, ...]:
-        """Make the store if need be, and write clips, columns and keys into its roster; returns the clips that moved.
+    def name_clips(self, manifest: Sequence[Clip]) -> None:
+        """Make the store if need be, and write clips, columns and keys into its roster.
 
         Columns that the roster has stay, unless the source or the manifest has newer ones.
         """
@@ -220,7 +215,7 @@ class _Intake:
         found: dict[str, dict[str, str]] = {clip: {modality: key.hex()} for clip, key in self._filed.keys.items()}
         with disk_errors(self.path):
             open_or_make_store(self.path)
-            return tuple(write_roster(self.path, named, found))
+            write_roster(self.path, named, found)
 
     def _known(self, clip: str) -> dict[str, Any]:
         row = self._roster.get(clip, {})
@@ -240,10 +235,16 @@ class _Intake:
                 for clip, why in self._filed.refused.items():
                     self._fail(writer, clip, None, Rejected("SharedContent", why), known[1].get(clip))
                 done: set[bytes] = set()
-                for row, key, held in zip(rows, keys, there, strict=True):
+                for row, key, held in self._watched(zip(rows, keys, there, strict=True), len(rows)):
                     if not held:
                         self._write(writer, row, key, done, known[0].get(key.hex()))
             refresh_snapshot(feature.folder, feature.fingerprint)
+
+    def _watched(self, rows: Iterable[T], count: int) -> Iterable[T]:
+        """The same, with a bar for who sits at a terminal."""
+        from tqdm import tqdm
+
+        return tqdm(rows, total=count, desc=self._recipe.feature_name, unit="clip", leave=False, disable=None)
 
     def _feature(self, store: Store) -> Feature:
         libraries = {name: version(name) for name in ("emocache", "numpy")}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from emocache.doors.door import Row
 from emocache.doors.survey import Rejected, read_row
+from emocache.errors import some
 from emocache.spec import Clip, Modality, Source, name_key
 
 
@@ -28,8 +29,8 @@ def file_clips(
     clips: of a manifest; those whose media are here are known by content, as if they were extracted
     name: the feature's, for messages
 
-    Clips of one content share a cell, so they must have the same numbers. Where they do not, they are filed by name; if
-    the roster already knows their content they are refused.
+    Clips of one content share a cell, so they must have the same numbers. Where they do not, those whose content the
+    roster knows keep its cell, or are refused if they differ from each other; the others are filed by name.
     """
     keys = {row.clip_id: known[row.clip_id] for row in rows if row.clip_id in known}
     wanted = {row.clip_id for row in rows} - keys.keys()
@@ -37,16 +38,23 @@ def file_clips(
     keys |= {clip_id: key for clip_id, key in found if key is not None}
     refused: dict[str, str] = {}
     for group in _differing(rows, keys):
-        for clip_id in group:
+        held = [row for row in group if row.clip_id in known]
+        if len({_digest(row) for row in held}) > 1:
+            refused |= {row.clip_id: _contradiction(row, held, name) for row in held}
+            held = []
+        for clip_id in {row.clip_id for row in group} - {row.clip_id for row in held}:
             del keys[clip_id]
-            if clip_id in known:
-                others = ", ".join(other for other in group if other != clip_id)
-                refused[clip_id] = (
-                    f"the same content as {others}, but other numbers: one content has one row in {name}; give the "
-                    "clips spans of their own in the manifest, or import into another store"
-                )
-    keys |= {row.clip_id: name_key(row.clip_id, modality) for row in rows if row.clip_id not in {*keys, *refused}}
+    named = [row.clip_id for row in rows if row.clip_id not in keys and row.clip_id not in refused]
+    keys |= {clip_id: name_key(clip_id, modality) for clip_id in named}
     return Filed(keys, refused)
+
+
+def _contradiction(row: Row, group: Sequence[Row], name: str) -> str:
+    others = some([other.clip_id for other in group if other is not row])
+    return (
+        f"the same content as {others}, but other numbers: one content has one row in {name}; give the clips spans of "
+        "their own in the manifest, or import into another store"
+    )
 
 
 def _content(source: Source | None) -> bytes | None:
@@ -62,14 +70,14 @@ def _content(source: Source | None) -> bytes | None:
         return None
 
 
-def _differing(rows: Sequence[Row], keys: Mapping[str, bytes]) -> list[list[str]]:
+def _differing(rows: Sequence[Row], keys: Mapping[str, bytes]) -> list[list[Row]]:
     """Groups of clips that share a key and not their numbers."""
     sharing: dict[bytes, list[Row]] = {}
     for row in rows:
         if row.clip_id in keys:
             sharing.setdefault(keys[row.clip_id], []).append(row)
     groups = [group for group in sharing.values() if len(group) > 1]
-    return [[row.clip_id for row in group] for group in groups if len({_digest(row) for row in group}) > 1]
+    return [group for group in groups if len({_digest(row) for row in group}) > 1]
 
 
 def _digest(row: Row) -> bytes:

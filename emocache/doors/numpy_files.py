@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any, Literal
 
 import numpy as np
@@ -71,7 +72,7 @@ def parse_header(file: IO[bytes], where: object) -> Header:
         # NumPy reads version 3, which only writes field names in UTF-8, with the function of version 2
         read = npy.read_array_header_1_0 if major == 1 else npy.read_array_header_2_0
         shape, fortran, dtype = read(file)
-    except (ValueError, TypeError, EOFError, SyntaxError, RecursionError, MemoryError):
+    except (ValueError, TypeError, EOFError, SyntaxError, TokenError, RecursionError, MemoryError):
         raise DoorError(
             f"{where}: no .npy file of NumPy: its header cannot be read; compute or copy it again"
         ) from None

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from emocache.doors.numpy_files import plain_list
 from emocache.errors import DoorError
 
 LIMIT = 64 * 2**20
@@ -23,15 +24,16 @@ LIMIT = 64 * 2**20
 
 OPCODES = frozenset(
     """
-    PROTO FRAME STOP MARK POP POP_MARK MEMOIZE PUT BINPUT LONG_BINPUT GET BINGET LONG_BINGET
-    NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT
-    STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8
-    BINBYTES SHORT_BINBYTES BINBYTES8 EMPTY_LIST APPEND APPENDS LIST EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3
-    EMPTY_DICT DICT SETITEM SETITEMS GLOBAL STACK_GLOBAL REDUCE BUILD
+    PROTO FRAME STOP MARK POP POP_MARK MEMOIZE BINPUT LONG_BINPUT BINGET LONG_BINGET
+    NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT
+    BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8
+    EMPTY_LIST APPEND APPENDS LIST EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_DICT DICT SETITEM SETITEMS
+    GLOBAL STACK_GLOBAL REDUCE BUILD
     """.split()  # noqa: SIM905 (a list would be a page)
 )
-"""What a pickle of plain values and NumPy arrays is made of. Not among them: whatever makes objects of classes (NEWOBJ,
-INST, OBJ), takes values from outside (PERSID, NEXT_BUFFER) or from a registry (EXT1)."""
+"""What pickles of plain values and NumPy arrays are made of since protocol 2, the oldest that NumPy writes. Not among
+them: whatever makes objects of classes (NEWOBJ, INST, OBJ), takes values from outside (PERSID, NEXT_BUFFER) or from a
+registry (EXT1), and the numbers and texts of protocol 0."""
 
 ADVICE = "only text, numbers, lists and maps of them are read from pickles; save it in another format, such as CSV"
 
@@ -48,14 +50,15 @@ class _Dtype:
         if isinstance(state, tuple) and len(state) > 1 and state[1] in {"<", ">", "|", "="}:
             self.order = "<" if state[1] == "=" else state[1]
 
-    def read(self, data: bytes) -> Any:
-        """Values of this dtype, as a list."""
+    def read(self, data: bytes) -> list[Any]:
+        """Values of this dtype."""
         if self.spec.startswith("O") or not isinstance(data, bytes):
             raise DoorError(f"a pickle holds an array of objects as bytes; {ADVICE}")
         try:
-            return np.frombuffer(data, dtype=np.dtype(self.order.replace("|", "<") + self.spec)).tolist()
-        except (ValueError, UnicodeError) as error:
+            values = np.frombuffer(data, dtype=np.dtype(self.order.replace("|", "<") + self.spec))
+        except ValueError as error:
             raise DoorError(f"a pickle holds an array that is none ({error}); {ADVICE}") from None
+        return plain_list(values, "a pickle")
 
 
 class _Array:
@@ -110,6 +113,10 @@ class _Reader(pickle.Unpickler):
         return found
 
 
+_DAMAGED = (pickle.UnpicklingError, LookupError, TypeError, ValueError, AttributeError, EOFError, OverflowError)
+"""What Python raises over a pickle that is torn."""
+
+
 def plain_pickle(data: bytes, where: object) -> Any:
     """What a pickle of plain values says: text, numbers, lists, tuples, maps; of an array ``()`` its one element, of
     another the list of its elements.
@@ -123,7 +130,7 @@ def plain_pickle(data: bytes, where: object) -> Any:
         found = _Reader(io.BytesIO(data)).load()
     except DoorError as error:
         raise DoorError(f"{where}: {error}") from None
-    except (pickle.UnpicklingError, ValueError, TypeError, KeyError, IndexError, EOFError, AttributeError) as error:
+    except _DAMAGED as error:
         raise DoorError(f"{where}: a damaged pickle ({error}); copy the file again") from None
     return _unwrapped(found)
 
@@ -135,8 +142,8 @@ def _scan(data: bytes) -> None:
     """
     for opcode, argument, _ in pickletools.genops(data):
         if opcode.name not in OPCODES:
-            raise DoorError(f"a pickle uses {opcode.name}, which makes objects of any class; {ADVICE}")
-        if opcode.name in {"PUT", "BINPUT", "LONG_BINPUT"} and isinstance(argument, int) and argument > len(data):
+            raise DoorError(f"a pickle uses {opcode.name}, which plain values need not; {ADVICE}")
+        if opcode.name == "LONG_BINPUT" and isinstance(argument, int) and argument > len(data):
             raise DoorError(f"a pickle files a value under number {argument:,} of {len(data):,} bytes; {ADVICE}")
 
 

@@ -14,6 +14,7 @@ _ADDRESSES = {  # a name given twice is refused by the linter (F601)
     "anndata": "emocache.doors.h5ad:AnnDataDoor",
     "blemore": "emocache.doors.blemore:BlemoreDoor",
     "datasets": "emocache.doors.huggingface:DatasetsDoor",
+    "emobox": "emocache.doors.emobox:EmoBoxDoor",
     "hear": "emocache.doors.hear:HearDoor",
     "mertools": "emocache.doors.mertools:MerToolsDoor",
     "npy": "emocache.doors.npy:NpyDoor",

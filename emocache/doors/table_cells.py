@@ -252,10 +252,11 @@ def read_parquet(path: Path) -> dict[str, Column]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
+        table = pq.ParquetFile(path).read()  # read_table would take a folder called a=b for a column
+        table.validate(full=True)  # text that is no UTF-8, lists that end outside
+        names = table.column_names
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise DoorError(f"{path}: cannot be read as Parquet: {error}; copy or write it again") from None
-    names = table.column_names
     if len(set(names)) < len(names):
         raise DoorError(f"{path}: a column stands twice; rename one of {', '.join(names)}")
     return {name: ArrowColumn(table.column(name)) for name in names}

@@ -95,7 +95,7 @@ def test_clips_of_one_content_share_a_row_only_if_it_is_the_same(tmp_path: Path)
         clip: row.tolist() for clip, row in zip("abcd", rows, strict=True)
     }
     again = take(source, tmp_path / "s.zarr", modality="text", clips=tmp_path / "clips.csv")
-    assert (done.written, again.written, again.held, again.moved) == (4, 0, 4, ())
+    assert (done.written, again.written, again.held) == (4, 0, 4)
 
 
 def test_clips_of_one_known_content_and_different_rows_fail_by_name(tmp_path: Path) -> None:
@@ -107,6 +107,17 @@ def test_clips_of_one_known_content_and_different_rows_fail_by_name(tmp_path: Pa
     assert open_store(tmp_path / "s.zarr").features["x-"].ledger()["a"]["error"] == "SharedContent"
     again = take(vectors(tmp_path / "x.npz"), tmp_path / "s.zarr", modality="text")
     assert (again.held, sorted(again.failed)) == (1, ["a", "b"])
+
+
+def test_a_content_that_the_roster_knows_keeps_its_cell_and_newcomers_go_by_name(tmp_path: Path) -> None:
+    (tmp_path / "one.csv").write_text("clip_id,text\na,yes\n")
+    (tmp_path / "two.csv").write_text("clip_id,text\na,yes\nb,yes\n")
+    emocache.extract_features("char-ngram", clips=tmp_path / "one.csv", store=tmp_path / "s.zarr")
+    source = vectors(tmp_path / "x.npz", "ab", ROWS[:2])
+    done = take(source, tmp_path / "s.zarr", modality="text", clips=tmp_path / "two.csv")
+    found = keys(tmp_path / "s.zarr", "text")
+    assert (done.written, done.failed) == (2, {})
+    assert found == {"a": content_digest({"text": "yes"}).hex(), "b": name_key("b", "text").hex()}
 
 
 # --- recipe and roster -----------------------------------------------------------------------------------------------
@@ -162,7 +173,7 @@ def test_options_that_cannot_be_obeyed_are_told(
 
 
 def test_an_unknown_door_is_answered_with_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(UnknownName, match=r"door 'mertool' is not known; did you mean mertools\?\n  known: .*blemore"):
+    with pytest.raises(UnknownName, match=r"door 'mertool' is not known; did you mean mertools.*\n  known: .*blemore"):
         import_features("mertool", tmp_path, store=tmp_path / "s.zarr")
 
 

@@ -54,6 +54,7 @@ BAD = {
     "longer": (lying("(2,)", 20), "8 bytes, and 20 follow"),
     "noise": (b"noise, not numpy", "no .npy file of NumPy: its header cannot be read"),
     "empty": (b"", "no .npy file of NumPy: its header"),
+    "torn": (lying("(4,", 16), "no .npy file of NumPy: its header cannot be read"),
     "code": (
         lying("__import__('os').getpid()", 8),
         "no .npy file of NumPy: its header cannot be read; compute or copy it again",

@@ -122,6 +122,15 @@ def test_tables_that_cannot_be_taken_say_why(tmp_path: Path, text: str, settings
     assert not (tmp_path / "s.zarr").exists()
 
 
+def test_damaged_parquet_is_told(tmp_path: Path) -> None:
+    pd.DataFrame({"id": ["abcdefgh"], "f0": [1.0]}).to_parquet(tmp_path / "t.parquet", compression=None)
+    data = (tmp_path / "t.parquet").read_bytes()
+    for damaged in (data[:100], data.replace(b"abcdefgh", b"\xff\xfe\xff\xfe" * 2), b"no parquet"):
+        (tmp_path / "t.parquet").write_bytes(damaged)
+        with pytest.raises(DoorError, match=r"t\.parquet: cannot be read as Parquet: .*; copy or write it again"):
+            import_features("table", tmp_path / "t.parquet", modality="text", store=tmp_path / "s.zarr")
+
+
 def test_a_pattern_that_fits_no_column_is_told(tmp_path: Path) -> None:
     with pytest.raises(BadOption, match=r"no column of .*t\.csv is 'g\*'; it has f0"):
         take(tmp_path, "id,f0\na,1\n", "columns=g*")

@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 import os
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
 from emocache.errors import BadOption
+from emocache.store.files import COMMIT_NAME
 
 VARIABLE = "EMOCACHE_CACHE_GB"
 DEFAULT_GB = 20.0
@@ -21,6 +23,10 @@ LOW_WATER = 0.9
 """What is deleted goes down to this share of the limit, so that not every file that comes makes another go."""
 UNCOUNTED = 0.05
 """What other processes brought is counted anew when this one has brought that share of the limit."""
+INCOMING = "incoming"
+"""The folder of a mirror in which files lie that have no name yet."""
+SPARED_S = 120.0
+"""A document is read soon after it was asked for, and a file without a name gets one: younger ones are not deleted."""
 
 
 def cache_limit() -> int:
@@ -65,9 +71,12 @@ class Bound:
         held = sum(size for _, size, _ in found)
         if held + needed <= self.limit:
             return held
-        for _, size, path in found:
+        spared = time.time() - SPARED_S
+        for used, size, path in found:
             if held + needed <= LOW_WATER * self.limit:
                 break
+            if used > spared and (path.name == COMMIT_NAME or path.parent.name == INCOMING):
+                continue
             with suppress(OSError):  # another process was faster
                 path.unlink()
             held -= size

@@ -33,7 +33,7 @@ from emocache.store.files import COMMIT_NAME, write_new
 from emocache.store.layout import CHECKSUM_BYTES
 from emocache.store.listing import check_document
 from emocache.store.origin import Wanted
-from emocache.store.remote.bound import VARIABLE, Bound, cache_limit
+from emocache.store.remote.bound import INCOMING, VARIABLE, Bound, cache_limit
 from emocache.store.remote.place import Entry, Place, open_place
 from emocache.store.store import FEATURES, identity_of
 
@@ -122,7 +122,7 @@ class Mirror:
         self.identity = identity
         folder = cache_folder() / MIRRORS / _folder_name(place.url, identity)
         self.root = folder / "store"
-        self._incoming = folder / "incoming"
+        self._incoming = folder / INCOMING
         self._place = place
         self._documents = documents
         self._bound = bound

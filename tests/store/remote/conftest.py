@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -93,4 +94,43 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> Patience:
     return bounds
 
 
-AnyUrl = Callable[[str], str]
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
+    """A folder with keys and a ``known_hosts``, and the port of an OpenSSH server that they fit."""
+    server = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if server is None or shutil.which("ssh-keygen") is None:
+        pytest.skip("needs OpenSSH's sshd and ssh-keygen, which are not installed")
+    folder, port = tmp_path_factory.mktemp("ssh"), free_port()
+    if os.getuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # where a server that runs as root shuts itself in
+    for name in ("host", "user", "stranger"):
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
+        subprocess.run(command, check=True)
+    (folder / "authorized_keys").write_text((folder / "user.pub").read_text())
+    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
+    (folder / "sshd_config").write_text(
+        f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized_keys\n"
+        f"PidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\nMaxSessions 50\n"
+        "Subsystem sftp internal-sftp\n"
+    )
+    command = [server, "-D", "-e", "-f", str(folder / "sshd_config")]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, stderr=log)
+    try:
+        wait_for(port, process)
+        yield folder, port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture
+def ssh(sshd: tuple[Path, int], clean_environment: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """A fresh URL on the SSH server, which ``~/.ssh/config`` knows by a name."""
+    keys, port = sshd
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    settings = tmp_path / "home" / ".ssh"
+    settings.mkdir(parents=True)
+    (settings / "config").write_text(f"Host lab\n  HostName 127.0.0.1\n  Port {port}\n  IdentityFile {keys}/user\n")
+    (settings / "known_hosts").write_text((keys / "known_hosts").read_text())
+    return f"ssh://lab{tmp_path}/there"

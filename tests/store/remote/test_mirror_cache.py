@@ -112,6 +112,23 @@ class TestLimit:
         np.testing.assert_array_equal(stand_in(URL).read(), stand_in(store).read())
         np.testing.assert_array_equal(stand_in(URL).read(["c50"], [1]), stand_in(store).read(["c50"], [1]))
 
+    def test_documents_and_files_without_a_name_are_spared_while_they_are_young(self, tmp_path: Path) -> None:
+        ages = {
+            "store/x/zarr.json": 60,
+            "incoming/ab": 60,
+            "store/y/zarr.json": 300,
+            "incoming/cd": 300,
+            "store/x/c.0": 1,
+        }
+        for name, age in ages.items():
+            file = tmp_path / "mirror" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(bytes(1000))
+            os.utime(file, (time.time() - age,) * 2)
+        Bound(tmp_path, 0).make_room(1)
+        left = {str(path.relative_to(tmp_path / "mirror")) for path in tmp_path.rglob("*") if path.is_file()}
+        assert left == {"store/x/zarr.json", "incoming/ab"}
+
     def test_all_mirrors_share_it(self, tmp_path: Path) -> None:
         for name, age in (("a", 300), ("b", 200), ("c", 100)):
             file = tmp_path / name / "store" / "x" / "c.0"

@@ -4,6 +4,7 @@ import json
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,13 @@ from emocache.store.remote.place import Entry, Place, open_place
 from .s3_server import Server, always, cut, serving, silent, sometimes
 
 
-@pytest.fixture(params=["folder", "s3", "gs"])
+@pytest.fixture(params=["folder", "s3", "gs", "ssh"])
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     if request.param == "folder":
         yield open_place(tmp_path / "place")
-    elif request.param == "s3":
-        yield open_place(request.getfixturevalue("s3"))
+    elif request.param in {"s3", "ssh"}:
+        with closing(open_place(request.getfixturevalue(request.param))) as there:
+            yield there
     else:
         request.getfixturevalue("clean_environment")
         with serving() as server:

@@ -21,7 +21,13 @@ OTHER = Recipe({**recipe().fields, "encoder": "other"})
 @pytest.fixture(params=["folder", "s3"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where nothing lies yet."""
-    return str(tmp_path / "there.zarr") if request.param == "folder" else request.getfixturevalue("s3")
+    return str(tmp_path / "there.zarr") if request.param == "folder" else request.getfixturevalue(request.param)
+
+
+@pytest.fixture(params=["folder", "s3", "ssh"])
+def any_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The same, of every kind."""
+    return str(tmp_path / "there.zarr") if request.param == "folder" else request.getfixturevalue(request.param)
 
 
 @pytest.fixture
@@ -34,7 +40,8 @@ def here(tmp_path: Path) -> Path:
     return path
 
 
-def test_what_was_pushed_and_pulled_is_the_same_store(here: Path, url: str, tmp_path: Path) -> None:
+def test_what_was_pushed_and_pulled_is_the_same_store(here: Path, any_url: str, tmp_path: Path) -> None:
+    url = any_url
     done = push_store(here, url)
     assert (done.segments, done.held, done.damaged, done.moved) == (4, 0, [], [])
     pulled = pull_store(url, tmp_path / "copy.zarr")
@@ -74,7 +81,8 @@ def test_a_dry_run_says_what_would_travel_and_moves_nothing(here: Path, url: str
     assert not (tmp_path / "copy.zarr").exists()
 
 
-def test_syncing_brings_each_side_what_the_other_has(here: Path, url: str, tmp_path: Path) -> None:
+def test_syncing_brings_each_side_what_the_other_has(here: Path, any_url: str, tmp_path: Path) -> None:
+    url = any_url
     mine = tmp_path / "mine.zarr"
     fill(mine, [10, 11], (1, 2))
     push_store(here, url)
