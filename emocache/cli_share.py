@@ -27,6 +27,18 @@ Clips = Annotated[
         metavar="PATH", help="Only the clips of a manifest, of a .txt with a clip id a line, or a,b,c.  [default: all]"
     ),
 ]
+Anonymize = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="KEYFILE",
+        help="Let hashes travel for clip ids, speakers and contents. The file holds the key, and is made if it is not "
+        "there: keep it to yourself.",
+    ),
+]
+KeepColumns = Annotated[
+    list[str] | None,
+    typer.Option("--keep-column", metavar="NAME", help="With --anonymize: a text column that may be seen; repeatable."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would travel, and move nothing.")]
 
 
@@ -36,10 +48,21 @@ def push(
     features: Features = None,
     layers: Layers = None,
     clips: Clips = None,
+    anonymize: Anonymize = None,
+    keep_column: KeepColumns = None,
     dry_run: DryRun = False,
 ) -> None:
     """Put up what a place lacks of a store; the same command goes on where an interrupted one stopped."""
-    done = emocache.push_store(store, url, features=features or None, layers=layers, clips=clips, dry_run=dry_run)
+    done = emocache.push_store(
+        store,
+        url,
+        features=features or None,
+        layers=layers,
+        clips=clips,
+        anonymize=anonymize,
+        keep_columns=keep_column or (),
+        dry_run=dry_run,
+    )
     _tell(done, done.damaged)
 
 

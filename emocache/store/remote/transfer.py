@@ -35,6 +35,7 @@ class Sharing:
     source, target: paths or URLs; features: by name; roster: its segments
     dry_run: only worked out; done: carried out; moved, damaged: as in `Merge`
     unknown: clips that were asked for, and that the source does not name
+    left: the roster's columns whose text stays behind, for it may say who is who
     """
 
     source: str
@@ -46,6 +47,7 @@ class Sharing:
     moved: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
 
     @property
     def segments(self) -> int:
@@ -85,6 +87,8 @@ class Sharing:
             notes.append(f"one name, several contents: {some(sorted(set(self.moved)))}; of each the newest counts")
         if self.unknown:
             notes.append(f"not in {self.source}: {counted(len(self.unknown), 'clip')} ({some(self.unknown)})")
+        if self.left:
+            notes.append(f"text that stays behind: column {some(self.left)}; --keep-column NAME lets it travel")
         return notes
 
 
@@ -184,8 +188,9 @@ def _plan_cuts(planned: Transfer, feature: Feature) -> None:
 def _plan_roster(planned: Transfer) -> None:
     """How much of the roster the target lacks; what comes of joining the two rosters comes on top of it."""
     offered = [segment.name for segment in committed_segments(planned.store.path / ROSTER, planned.store.origin)]
-    if planned.part.clips is not None and offered:
-        planned.roster = cut_roster(planned.store, planned.part.clips, offered[-1])
+    if planned.part.cuts_roster and offered:
+        planned.roster = cut_roster(planned.store, planned.part, offered[-1])
+        planned.summary.left = sorted(planned.roster.left)
         offered = [planned.roster.name] if planned.roster.rows else []
     wanted = lacking(offered, planned.target.inventory.committed(ROSTER), ())
     length = sum(planned.source.inventory.length(ROSTER, name) for name in wanted)
