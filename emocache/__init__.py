@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from emocache.heads.submission import write_submission
     from emocache.store import FeatureDataset, open_store, read_manifest
     from emocache.store.remote.share import pull_store, push_store, sync_store
+    from emocache.store.upkeep.card import write_card
     from emocache.store.upkeep.collection import collect_garbage
     from emocache.store.upkeep.compaction import compact_store
     from emocache.store.upkeep.export import export_array
@@ -72,6 +73,7 @@ _HOME = {
     "verify_store": "store.upkeep.verify",
     "vote_runs": "heads.labels.vote",
     "write_blend_labels": "heads.blends.manifest",
+    "write_card": "store.upkeep.card",
     "write_submission": "heads.submission",
 }
 
@@ -109,6 +111,7 @@ __all__ = [
     "verify_store",
     "vote_runs",
     "write_blend_labels",
+    "write_card",
     "write_submission",
 ]
 

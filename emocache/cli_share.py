@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import emocache
-from emocache.cli_store import EXIT_FAULTS
+from emocache.cli_store import EXIT_FAULTS, StorePath
 
 Here = Annotated[Path, typer.Argument(metavar="STORE", help="The store's folder on this machine.")]
 There = Annotated[
@@ -27,6 +27,18 @@ Clips = Annotated[
         metavar="PATH", help="Only the clips of a manifest, of a .txt with a clip id a line, or a,b,c.  [default: all]"
     ),
 ]
+Anonymize = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="KEYFILE",
+        help="Let hashes travel for clip ids, speakers and contents. The file holds the key, and is made if it is not "
+        "there: keep it to yourself.",
+    ),
+]
+KeepColumns = Annotated[
+    list[str] | None,
+    typer.Option("--keep-column", metavar="NAME", help="With --anonymize: a text column that may be seen; repeatable."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would travel, and move nothing.")]
 
 
@@ -36,10 +48,21 @@ def push(
     features: Features = None,
     layers: Layers = None,
     clips: Clips = None,
+    anonymize: Anonymize = None,
+    keep_column: KeepColumns = None,
     dry_run: DryRun = False,
 ) -> None:
     """Put up what a place lacks of a store; the same command goes on where an interrupted one stopped."""
-    done = emocache.push_store(store, url, features=features or None, layers=layers, clips=clips, dry_run=dry_run)
+    done = emocache.push_store(
+        store,
+        url,
+        features=features or None,
+        layers=layers,
+        clips=clips,
+        anonymize=anonymize,
+        keep_columns=keep_column or (),
+        dry_run=dry_run,
+    )
     _tell(done, done.damaged)
 
 
@@ -69,11 +92,26 @@ def sync(
     _tell(done, [*done.pulled.damaged, *done.pushed.damaged])
 
 
+def card(
+    store: StorePath = None,
+    title: Annotated[str | None, typer.Option(metavar="TEXT", help="[default: the folder's name]")] = None,
+    license_: Annotated[
+        str | None, typer.Option("--license", metavar="ID", help="Of the hub's list: cc-by-4.0, cc0-1.0, other.")
+    ] = None,
+    credit: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="The source and licence of recordings or an encoder; may be repeated."),
+    ] = None,
+) -> None:
+    """Write a data-set card and a list of checksums into a store; push takes them along."""
+    typer.echo(str(emocache.write_card(store, title=title, license=license_, credits=credit or ())))
+
+
 def _tell(done: object, damaged: list[str]) -> None:
     typer.echo(str(done))
     if damaged:
         raise typer.Exit(EXIT_FAULTS)
 
 
-SHARE_COMMANDS: Mapping[str, Callable[..., None]] = {"push": push, "pull": pull, "sync": sync}
+SHARE_COMMANDS: Mapping[str, Callable[..., None]] = {"push": push, "pull": pull, "sync": sync, "card": card}
 """Command to function, in the order of the help."""

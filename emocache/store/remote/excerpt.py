@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from emocache.spec import canonical_json
 from emocache.store.commit import ensure_group, write_segment
 from emocache.store.ledger import ledger_array, ledger_rows
+from emocache.store.parser import KEY_BYTES
+from emocache.store.remote.disguise import Disguise, plain_digest
 from emocache.store.roster import FOLDER as ROSTER
 from emocache.store.roster import roster_arrays
 from emocache.store.segment import Segment
@@ -32,17 +34,29 @@ class Part:
 
     features: their names in full; layers: their numbers; clips: clip ids
     both: it is a part of two stores, of which one need not know any of it
+    disguise: what clips and speakers are called instead; None leaves them their names
     """
 
     features: tuple[str, ...] | None = None
     layers: tuple[int, ...] | None = None
     clips: frozenset[str] | None = None
     both: bool = False
+    disguise: Disguise | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is a store as it is."""
+        return self.features is None and not self.cuts
 
     @property
     def cuts(self) -> bool:
-        """Whether segments must be cut."""
-        return self.layers is not None or self.clips is not None
+        """Whether segments must be written anew."""
+        return self.layers is not None or self.cuts_roster
+
+    @property
+    def cuts_roster(self) -> bool:
+        """Whether the roster must be written anew."""
+        return self.clips is not None or self.disguise is not None
 
 
 @dataclass(frozen=True)
@@ -50,12 +64,14 @@ class Excerpt:
     """A part of a segment.
 
     rows: of its clips, rising; layers: of its layers, in its order; ledger: the rows that go along
+    disguise: what its clips are called instead
     """
 
     segment: Segment
     layers: tuple[int, ...]
     rows: NDArray[np.intp]
     ledger: Sequence[Mapping[str, Any]]
+    disguise: Disguise | None = None
 
     @property
     def name(self) -> str:
@@ -65,7 +81,8 @@ class Excerpt:
         bare = self.segment.name.partition(".")[0]
         content: dict[str, Any] = {"of": bare, "layers": list(self.layers), "failed": failed}
         content["keys"] = hashlib.sha256(keys.tobytes()).hexdigest()
-        return f"{bare[:12]}-{hashlib.sha256(canonical_json(content)).hexdigest()[:20]}"
+        digest = plain_digest if self.disguise is None else self.disguise.digest
+        return f"{bare[:12]}-{digest(canonical_json(content))[:20]}"
 
     @property
     def bytes(self) -> int:
@@ -87,8 +104,14 @@ class Excerpt:
             batch = Batch((self.segment,), self.layers, np.zeros(len(self.rows), dtype=np.intp), self.rows)
             arrays, facts = arrays_of(batch)
             keys = batch_keys(batch)
-        if self.ledger:
-            arrays["ledger"] = ledger_array(_in_order(self.ledger, keys), keys)
+        ledger = _in_order(self.ledger, keys)
+        if self.disguise is not None:
+            ledger = [self.disguise.ledger_row(row) for row in ledger]
+            keys = [self.disguise.content(key) for key in keys]
+        if keys:
+            arrays["keys"] = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, KEY_BYTES)
+        if ledger:
+            arrays["ledger"] = ledger_array(ledger, keys)
         facts["fingerprint"] = self.segment.manifest["fingerprint"]
         place = free_place(self.name, parent)
         write_segment(parent, "cells", arrays, facts, name=place.name)
@@ -111,13 +134,14 @@ def cut(segment: Segment, part: Part, keys: Collection[bytes]) -> Excerpt | Segm
         return None
     held = [key.tobytes() for key in keys_of(segment)]
     rows = np.array([n for n, key in enumerate(held) if part.clips is None or key in keys], dtype=np.intp)
-    if part.clips is None and layers == segment.layers:
+    if not part.cuts_roster and layers == segment.layers:
         return segment
     every = list(ledger_rows(segment))
     ledger = [row for row in every if _belongs(row, part, keys)]
-    if len(rows) == len(held) and layers == segment.layers and len(ledger) == len(every):
+    everything = len(rows) == len(held) and layers == segment.layers and len(ledger) == len(every)
+    if everything and part.disguise is None:
         return segment
-    return Excerpt(segment, layers, rows, ledger) if len(rows) or ledger else None
+    return Excerpt(segment, layers, rows, ledger, part.disguise) if len(rows) or ledger else None
 
 
 def _belongs(row: Mapping[str, Any], part: Part, keys: Collection[bytes]) -> bool:
@@ -128,11 +152,15 @@ def _belongs(row: Mapping[str, Any], part: Part, keys: Collection[bytes]) -> boo
 
 @dataclass(frozen=True)
 class RosterExcerpt:
-    """Some rows of a roster, as a roster segment of their own. name: follows from what the rows say"""
+    """Some rows of a roster, as a roster segment of their own.
+
+    name: follows from what the rows say; left: the columns of which something stays behind
+    """
 
     name: str
     arrays: Mapping[str, NDArray[Any]]
     rows: int
+    left: frozenset[str] = frozenset()
 
     def write(self, store: Path) -> None:
         """Commit it to the roster of a store."""
@@ -140,17 +168,24 @@ class RosterExcerpt:
         write_segment(store / ROSTER, "roster", self.arrays, {"rows": self.rows}, name=self.name)
 
 
-def cut_roster(store: Store, clips: Collection[str], newest: str) -> RosterExcerpt:
-    """The rows of some clips. newest: the name of the newest segment of the store's roster, whose age it gets"""
-    rows = [
+def cut_roster(store: Store, part: Part, newest: str) -> RosterExcerpt:
+    """The rows of a part's clips. newest: the name of the newest segment of the store's roster, whose age it gets"""
+    rows: list[dict[str, Any]] = [
         {
             "clip_id": row["clip_id"],
             "keys": row["keys"],
             "columns": {name: value for name, value in row.items() if name not in {"clip_id", "keys"}},
         }
         for row in store.roster
-        if row["clip_id"] in clips
+        if part.clips is None or row["clip_id"] in part.clips
     ]
+    left: frozenset[str] = frozenset()
+    if part.disguise is not None:
+        named, rows = rows, list(map(part.disguise.roster_row, rows))
+        left = frozenset(
+            name for old, new in zip(named, rows, strict=True) for name in old["columns"] if name not in new["columns"]
+        )
+        rows.sort(key=lambda row: str(row["clip_id"]))  # the manifest's order could tell who is who
     arrays = roster_arrays(rows)
     digest = hashlib.sha256(arrays["rows"].tobytes()).hexdigest()[:20]
-    return RosterExcerpt(f"{newest[:12]}-{digest}", arrays, len(rows))
+    return RosterExcerpt(f"{newest[:12]}-{digest}", arrays, len(rows), left)

@@ -13,7 +13,10 @@ from emocache.store.remote.place import Entry
 from emocache.store.roster import FOLDER as ROSTER
 from emocache.store.snapshot import INDEX
 from emocache.store.store import FEATURES
+from emocache.store.upkeep.card import CARD
+from emocache.store.upkeep.checksums import CHECKSUMS
 
+PAPERS = (CARD, CHECKSUMS)
 _NAME = NAME.pattern
 _SEGMENT_FILE = re.compile(rf"({ROSTER}|{FEATURES}/{_NAME}/(?:{SEGMENTS}|{INDEX}))/({_NAME})/(.+)")
 
@@ -27,7 +30,7 @@ Sizes = dict[str, int]
 class Inventory:
     """The files of a store, as a listing tells them.
 
-    documents: the ``zarr.json`` of the store, of features and of plain groups
+    documents: the ``zarr.json`` of the store, of features and of plain groups, and the store's papers
     shelves: folder (``roster``, ``features/<name>/segments``) to segment to its files, committed or not
     others: how many files are neither, nor what may lie beside a store
     """
@@ -66,7 +69,7 @@ def take_inventory(listed: Iterable[Entry]) -> Inventory:
     for name, size in listed:
         if match := _SEGMENT_FILE.fullmatch(name):
             found.shelves.setdefault(match[1], {}).setdefault(match[2], {})[match[3]] = size
-        elif name.rpartition("/")[2] == COMMIT_NAME:
+        elif name in PAPERS or name.rpartition("/")[2] == COMMIT_NAME:
             found.documents.add(name)
         elif name.rpartition("/")[2].partition(".")[0] not in BESIDE:
             found.others += 1

@@ -21,6 +21,7 @@ from emocache.store.remote.carrying import Load, carry_all
 from emocache.store.remote.excerpt import Excerpt
 from emocache.store.remote.inventory import Sizes, shelf_of, take_inventory
 from emocache.store.remote.mirror import mirror_of
+from emocache.store.remote.papers import papers_of
 from emocache.store.remote.place import Place
 from emocache.store.remote.sending import Sending, SendingTogether
 from emocache.store.remote.sides import Side
@@ -61,6 +62,8 @@ def _put_documents(planned: Transfer, fresh: Store) -> None:
     for name, feature in planned.features.items():
         documents[f"{FEATURES}/{name}/{COMMIT_NAME}"] = read_file(feature.folder / COMMIT_NAME, MAX_JSON_BYTES)
         documents[f"{shelf_of(name)}/{COMMIT_NAME}"] = group_document()
+    if planned.part.whole:
+        documents |= papers_of(planned.source)
     there = planned.target.inventory.documents
     missing = {name: document for name, document in documents.items() if name not in there}
     if missing:

@@ -6,6 +6,7 @@ import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from emocache.spec import parse_layers
 from emocache.store.disk import disk_errors
 from emocache.store.manifest import read_manifest
 from emocache.store.parser import MAX_LAYER
+from emocache.store.remote.disguise import read_disguise
 from emocache.store.remote.excerpt import Part
 from emocache.store.remote.put_up import put_up
 from emocache.store.remote.sides import Side, open_side
@@ -46,6 +48,8 @@ def push_store(
     features: Sequence[str] | None = None,
     layers: str | None = None,
     clips: Clips = None,
+    anonymize: str | Path | None = None,
+    keep_columns: Sequence[str] = (),
     dry_run: bool = False,
 ) -> Sharing:
     """Put up what a place lacks of a store.
@@ -53,13 +57,22 @@ def push_store(
     store: the store on this machine; place: a URL (see `open_place`) or a folder, where a store is made if need be
     features: their names; layers: such as ``16-21``; clips: a manifest, a text file of clip ids, or clip ids: other
         clips' data does not travel. Left out: all
+    anonymize: a file with a key, made if it is not there: clip ids, speakers and the keys of contents travel as hashes
+        under that key, numbers of the roster as they are, of its text ``label`` and ``split`` and what `keep_columns`
+        names. Of the ledger what failed and how travels, without messages
     dry_run: work out what would travel, and move nothing
     returns: what travelled; what is damaged is named and left out, everything else travels
     raises: NotAStore, UnknownName, BadOption before anything is written; PlaceError if the place cannot be reached, or
         refuses: what is there by then stays, and doing it again goes on from there
     """
+    if keep_columns and anonymize is None:
+        raise BadOption("--keep-column: says what may be seen in spite of --anonymize KEYFILE, which is not given")
     with _opened(local_folder(store)) as here, _opened(place) as there:
-        return _share(here, there, _part(_store_of(here), features, layers, clips), dry_run=dry_run)
+        part = _part(_store_of(here), features, layers, clips)
+        if anonymize is not None:
+            stores = [side.folder for side in (here, there) if side.folder is not None]
+            part = replace(part, disguise=read_disguise(anonymize, keep_columns, stores))
+        return _share(here, there, part, dry_run=dry_run)
 
 
 def pull_store(

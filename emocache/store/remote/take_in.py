@@ -13,6 +13,7 @@ from emocache.store.remote.carrying import Load, carry_all
 from emocache.store.remote.excerpt import Excerpt
 from emocache.store.remote.inventory import shelf_of
 from emocache.store.remote.landing import Landing
+from emocache.store.remote.papers import take_papers
 from emocache.store.remote.put_up import roster_source
 from emocache.store.remote.transfer import Transfer
 from emocache.store.segment import Segment
@@ -27,6 +28,8 @@ def take_in(planned: Transfer, folder: Path, scratch: Path, moved: Callable[[int
     raises: PlaceError, OSError: what came till then stays, and is not fetched again
     """
     store = open_or_make_store(folder)
+    if planned.part.whole:
+        take_papers(planned.source, folder)
     if planned.summary.roster.segments:
         done = Merge(folder)
         merge_rosters([roster_source(planned, scratch / "cut")], store, done)

@@ -11,6 +11,7 @@ from emocache.store.feature import Feature
 from emocache.store.listing import committed_segments
 from emocache.store.remote.excerpt import Excerpt, Part, RosterExcerpt, cut, cut_roster
 from emocache.store.remote.inventory import shelf_of
+from emocache.store.remote.papers import other_papers
 from emocache.store.remote.sides import Side
 from emocache.store.roster import FOLDER as ROSTER
 from emocache.store.segment import Segment
@@ -35,6 +36,8 @@ class Sharing:
     source, target: paths or URLs; features: by name; roster: its segments
     dry_run: only worked out; done: carried out; moved, damaged: as in `Merge`
     unknown: clips that were asked for, and that the source does not name
+    left: the roster's columns whose text stays behind, for it may say who is who
+    papers: the card, or the list of checksums, where the target has another
     """
 
     source: str
@@ -46,6 +49,8 @@ class Sharing:
     moved: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    papers: list[str] = field(default_factory=list)
 
     @property
     def segments(self) -> int:
@@ -85,6 +90,10 @@ class Sharing:
             notes.append(f"one name, several contents: {some(sorted(set(self.moved)))}; of each the newest counts")
         if self.unknown:
             notes.append(f"not in {self.source}: {counted(len(self.unknown), 'clip')} ({some(self.unknown)})")
+        if self.papers:
+            notes.append(f"left as they are there: other {' and '.join(self.papers)}; delete them to renew them")
+        if self.left:
+            notes.append(f"text that stays behind: column {some(self.left)}; --keep-column NAME lets it travel")
         return notes
 
 
@@ -145,6 +154,8 @@ def plan_transfer(source: Side, target: Side, store: Store, part: Part) -> Trans
         else:
             _plan_whole(planned, feature)
     _plan_roster(planned)
+    if part.whole:
+        planned.summary.papers = other_papers(source, target)
     return planned
 
 
@@ -184,8 +195,9 @@ def _plan_cuts(planned: Transfer, feature: Feature) -> None:
 def _plan_roster(planned: Transfer) -> None:
     """How much of the roster the target lacks; what comes of joining the two rosters comes on top of it."""
     offered = [segment.name for segment in committed_segments(planned.store.path / ROSTER, planned.store.origin)]
-    if planned.part.clips is not None and offered:
-        planned.roster = cut_roster(planned.store, planned.part.clips, offered[-1])
+    if planned.part.cuts_roster and offered:
+        planned.roster = cut_roster(planned.store, planned.part, offered[-1])
+        planned.summary.left = sorted(planned.roster.left)
         offered = [planned.roster.name] if planned.roster.rows else []
     wanted = lacking(offered, planned.target.inventory.committed(ROSTER), ())
     length = sum(planned.source.inventory.length(ROSTER, name) for name in wanted)

@@ -19,6 +19,7 @@ from emocache.store.segment import Segment
 from emocache.store.snapshot import INDEX
 from emocache.store.store import FEATURES, local_folder, open_store
 from emocache.store.upkeep.check import SegmentCheck, check_segment
+from emocache.store.upkeep.checksums import CHECKSUMS, held_against_list, read_checksums
 from emocache.store.upkeep.duplicates import overlaps
 from emocache.store.upkeep.findings import Finding, Findings
 from emocache.store.upkeep.progress import Progress
@@ -87,6 +88,21 @@ class _Check:
                 self._feature(self._root / FEATURES / name, bar)
         if not (self._found.quick or self._found.faults):
             self._read_as_readers_do()
+        self._hold_against_list()
+
+    def _hold_against_list(self) -> None:
+        """What was shared with a list of checksums is all here, and as it was."""
+        try:
+            listed = read_checksums(self._root)
+        except DamagedStore as error:
+            self._fault(self._root / CHECKSUMS, str(error).removeprefix(f"{self._root / CHECKSUMS}: "))
+            return
+        known = {fault.place for fault in self._found.faults}
+        for name, what in held_against_list(self._root, listed, quick=self._found.quick):
+            if name not in known:
+                self._fault(self._root / name, f"{what}, says {CHECKSUMS}; pull the store again from where it came")
+        if listed:
+            self._note(self._root / CHECKSUMS, f"{counted(len(listed), 'file')} held against it")
 
     def _read_as_readers_do(self) -> None:
         """What is committed whole may still be what no writer of emocache would have written."""
