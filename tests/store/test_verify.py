@@ -110,6 +110,20 @@ def test_a_segment_that_lost_its_document_is_a_fault(store: Path, quick: bool) -
     assert not verify_store(store).faults
 
 
+def test_a_group_whose_maker_died_is_noted_and_the_next_writer_makes_it(store: Path) -> None:
+    """The folder is made before its document; with segments in it, a document that is missing was lost."""
+    feature = open_store(store).features["stand-in"]
+    index = feature.folder / "index"
+    index.mkdir()
+    findings = verify_store(store)
+    assert findings.faults == []
+    assert f"{index.relative_to(store)}: no zarr.json: a group that is being made, or its writer died" in str(findings)
+    write_snapshot(feature.folder, feature.fingerprint)
+    assert verify_store(store).notes == []
+    (index / "zarr.json").unlink()
+    assert "index/zarr.json: missing" in str(verify_store(store).faults[0])
+
+
 def test_an_interrupted_removal_leaves_what_was_never_committed(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("emocache.store.upkeep.removal._empty", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):

@@ -168,6 +168,11 @@ class _Check:
             what = "missing" if isinstance(error, FileNotFoundError) else str(error)
         if not what:
             return
+        if what == "missing" and not folder_names(folder):
+            self._note(
+                folder, f"no {COMMIT_NAME}: a group that is being made, or its writer died; the next one makes it"
+            )
+            return
         fault = self._fault(folder / COMMIT_NAME, what)
         if self._found.repair:
             (folder / COMMIT_NAME).unlink(missing_ok=True)
