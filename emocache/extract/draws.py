@@ -26,7 +26,7 @@ class Draws:
 
     def describe(self) -> list[str]:
         """What is there, a line each for a person."""
-        return [f"what {recipe.feature_name} holds is not found out again" for recipe in self.recipes.values()]
+        return [f"out of the store, not computed again: {recipe.feature_name}" for recipe in self.recipes.values()]
 
     def held(self, rows: Sequence[int]) -> list[Held]:
         """Of each of some rows of the manifest, what the store holds of its clip."""

@@ -20,6 +20,7 @@ from emocache.extract.faces.track import (
     Square,
     centre_square,
     crop,
+    cut_out,
     eye_roll,
     face_square,
     follow,
@@ -230,6 +231,23 @@ def test_after_a_cut_the_face_that_is_there_stands_in() -> None:
 def test_a_crop_at_full_size_is_the_pixels_themselves() -> None:
     frame = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
     assert np.array_equal(crop(frame, Square(30, 20, 16), 16), frame[12:28, 22:38])
+
+
+@pytest.mark.parametrize(
+    ("square", "top", "left", "side"),
+    [(Square(30, 20, 16), 12, 22, 16), (Square(30.4, 19.6, 16.4), 12, 22, 16), (Square(30.5, 20.5, 15), 13, 23, 15)],
+)
+def test_what_is_cut_out_is_the_pixels_themselves(square: Square, top: int, left: int, side: int) -> None:
+    frame = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
+    assert np.array_equal(cut_out(frame, square), frame[top : top + side, left : left + side])
+
+
+@pytest.mark.parametrize("x", [0, 60])
+@pytest.mark.parametrize("y", [0, 40])
+def test_what_is_cut_out_beyond_the_frame_repeats_its_edge(x: int, y: int) -> None:
+    frame = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
+    padded = np.pad(frame, ((8, 8), (8, 8), (0, 0)), mode="edge")
+    assert np.array_equal(cut_out(frame, Square(x, y, 16)), padded[y : y + 16, x : x + 16])
 
 
 def test_a_crop_that_shrinks_averages() -> None:

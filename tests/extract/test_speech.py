@@ -285,6 +285,27 @@ class TestWindows:
         assert max(sizes) <= 3
         assert len(sizes) > 1
 
+    @pytest.mark.parametrize("convention", [None, "merbench"])
+    def test_window_by_window_gives_the_same_frames_and_computes_none_before_it_is_asked_for(
+        self, make: Make, convention: str | None
+    ) -> None:
+        """So that of an hour's recording only what is pooled is held."""
+        limit = {} if convention else {"max_seconds": 1}
+        encoder = started(make("hubert, layer norm"), [0], convention=convention, **limit)
+        encoder.batch_size = 20_000
+        (wave,) = waves(333_333 if convention else 50_000)
+        whole, (length,) = run(encoder, [wave], [0])
+        passes: list[int] = []
+        encoder.network.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))
+        count, parts = encoder.forward_parts(normalized(wave), [0])
+        assert (count, passes) == (length, [])
+        with torch.inference_mode():
+            first = next(parts)
+            assert passes == [1]
+            rest = list(parts)
+        assert len(rest) >= 2
+        torch.testing.assert_close(torch.cat([first, *rest], dim=1), whole[0], rtol=1e-4, atol=1e-5)
+
     @pytest.mark.parametrize("text", [-1, 0.02, 0.5, "soon", "nan", "inf", 1e308])
     def test_other_limits_are_refused(self, make: Make, text: object) -> None:
         complaint = f"--max-seconds {text}: write seconds from 1 to 86400, or 0 to compute each clip in one"

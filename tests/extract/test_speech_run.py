@@ -94,6 +94,22 @@ def test_windows_are_another_feature_and_clips_within_the_limit_are_the_same_bit
     assert np.abs(before["e"] - after["e"]).max() > 1e-4
 
 
+@pytest.mark.parametrize("model", ["hu", "wh"])
+def test_a_clip_of_many_windows_is_pooled_over_all_of_them_as_one(folder: Path, model: str) -> None:
+    """Longer than a batch: its windows come one by one, and its numbers are those of all its frames."""
+    (wave,) = waves(200_000)
+    soundfile.write(folder / "long.wav", wave, 16_000, subtype="FLOAT")
+    (folder / "long.csv").write_text("clip_id,audio\nlong,long.wav\n")
+    poolings = ["mean", "stats7", "segments:3", "tokens"]
+    *pooled, tokens = extract(f"{model}:2", pool=poolings, clips="long.csv", max_seconds=4)
+    features = emocache.open_store().features
+    frames, _ = features[tokens.feature].read_ragged(["long"])
+    assert len(frames) == (624 if model == "hu" else 625)
+    for summary, pooling in zip(pooled, poolings, strict=False):
+        expected = pool(torch.from_numpy(frames).transpose(0, 1), pooling).numpy()
+        close(features[summary.feature].read(["long"])[0], expected)
+
+
 def test_a_convention_gives_one_layer_whatever_dtype_is_asked_for(folder: Path) -> None:
     (summary,) = extract("hu", convention="merbench", dtype="bfloat16")
     feature = emocache.open_store().features[summary.feature]

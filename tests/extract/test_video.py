@@ -96,6 +96,16 @@ def test_both_decoders_give_the_same_frames(tmp_path: Path, name: str, times: li
 
 
 @pytest.mark.parametrize("policy", ["decord, else av", "av"])
+def test_red_is_red(tmp_path: Path, policy: str) -> None:
+    """Red, green and blue, in this order, and in a frame's own colours whatever frame came before."""
+    colours = [(200, 40, 90), (30, 60, 220), (40, 210, 30)]
+    frames = [np.full((64, 96, 3), colours[k // 10], np.uint8) for k in range(30)]
+    path = write_video(tmp_path / "colours.mp4", frames, every_ms(40, 30), b_frames=0)
+    shown = [frame.rgb[32, 48].astype(int) for frame in read(path, policy, fps=Fraction(5, 2))[0]]
+    assert np.abs(np.array(shown) - colours).max() < 12
+
+
+@pytest.mark.parametrize("policy", ["decord, else av", "av"])
 @pytest.mark.parametrize("degrees", [90, 180, 270])
 def test_a_phone_s_rotation_is_obeyed(tmp_path: Path, steady: Path, policy: str, degrees: int) -> None:
     """The bright quarter, upper left as stored, moves clockwise."""

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from emocache.errors import BadOption, UnknownName, WeightsError
 from emocache.extract.encoders.vision import VisionEncoder
+from emocache.extract.encoders.vision_families import FAMILIES
+from emocache.extract.media.pixels import pixels_of
 from emocache.extract.media.video import FrameSampler
 from emocache.spec import Recipe
 
@@ -99,6 +102,22 @@ def test_old_spellings_of_a_processor_are_read(folders: dict[str, Path], tmp_pat
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(old))
     pixels = VisionEncoder("small", None, tmp_path).decoder().pixels
     assert (pixels.size, pixels.shortest, pixels.resample, pixels.mean) == ((32, 32), 36, "bilinear", ("0", "0", "0"))
+
+
+@pytest.mark.parametrize(
+    ("family", "processor"),
+    [
+        ("clip", "CLIPImageProcessor"), ("siglip", "SiglipImageProcessor"), ("dinov3_vit", "DINOv3ViTImageProcessor"),
+        ("vit", "ViTImageProcessor"), ("data2vec-vision", "BeitImageProcessor"), ("vjepa2", "VJEPA2VideoProcessor"),
+        ("videomae", "VideoMAEVideoProcessor"),
+    ],
+)  # fmt: skip
+def test_what_a_processor_s_file_leaves_out_is_what_transformers_takes(
+    tmp_path: Path, family: str, processor: str
+) -> None:
+    pixels = FAMILIES[family].pixels
+    said = getattr(transformers, processor)().to_dict()
+    assert pixels_of(said, pixels, tmp_path, square=FAMILIES[family].square) == pixels
 
 
 def test_processors_that_cannot_be_followed_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:

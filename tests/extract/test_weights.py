@@ -78,6 +78,24 @@ class TestRecipe:
         fill(two, config={"model_type": "clip", "vision_config": {"hidden_size": 4}})
         assert weights_recipe(one)["config"] != weights_recipe(two)["config"]
 
+    @pytest.mark.parametrize(
+        "entry",
+        [
+            *("hidden_act", "hidden_activation", "layer_norm_eps", "rms_norm_eps", "num_attention_heads", "head_dim"),
+            *("num_key_value_heads", "rope_theta", "rope_scaling", "sliding_window", "position_embedding_type"),
+            *("conv_stride", "conv_bias", "feat_extract_norm", "do_stable_layer_norm", "conv_pos_batch_norm"),
+            *("scale_embedding", "image_size", "patch_size", "tubelet_size", "attention_bias", "vocab_size"),
+        ],
+    )
+    def test_it_changes_with_each_entry_that_the_arithmetic_reads(self, tmp_path: Path, entry: str) -> None:
+        inner = [{entry: value} for value in (1, 2)]
+        configs = [*inner, *({"text_config": one} for one in inner)]
+        digests = {
+            str(weights_recipe(fill(tmp_path / str(number), "model.safetensors", config=config))["config"])
+            for number, config in enumerate(configs)
+        }
+        assert len(digests) == len(configs)
+
     def test_code_that_may_run_is_part_of_it(self, tmp_path: Path) -> None:
         folder = fill(tmp_path, "model.safetensors", "modeling_own.py")
         without, recipe = weights_recipe(folder), weights_recipe(folder, code=True)

@@ -7,7 +7,7 @@ passed the final LayerNorm, as transformers 4 and the papers that used it have i
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from emocache.extract.encoders.waves import (
     check_rate,
     padded,
 )
-from emocache.extract.encoders.windows import OVERLAP, Piece, cut, in_passes, read_max_seconds
+from emocache.extract.encoders.windows import OVERLAP, Piece, cut, in_parts, in_passes, read_max_seconds
 from emocache.extract.media.audio import AudioDecoder
 from emocache.spec import COMPUTE_DTYPES, RATE_HZ, Decoded, Modality
 
@@ -156,6 +156,12 @@ class SpeechEncoder:
         clips = [self._pieces(wave) for wave in batch]
         frames, lengths = in_passes(clips, lambda waves: self._pass(waves, states), self.batch_size)
         return (frames if self.convention is None else frames.sum(dim=1, keepdim=True)), lengths
+
+    def forward_parts(self, payload: Wave, layers: Sequence[int]) -> tuple[int, Iterator[Tensor]]:
+        """The frames of one wave, window by window: how many there are, and ``(layer, time, dim)`` of each."""
+        states = self._states(layers)
+        count, parts = in_parts(self._pieces(payload), lambda waves: self._pass(waves, states), self.batch_size)
+        return count, (part if self.convention is None else part.sum(dim=0, keepdim=True) for part in parts)
 
     def _pieces(self, wave: Wave) -> list[Piece]:
         """What is computed of one clip: the whole, windows of it, or the pieces of a convention."""

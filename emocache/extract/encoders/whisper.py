@@ -10,7 +10,7 @@ Radford et al., Robust Speech Recognition via Large-Scale Weak Supervision, 2022
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from emocache.errors import WeightsError
 from emocache.extract.encoders.transformer import ModelFolder, load_network, recorded, stacked, to_device
 from emocache.extract.encoders.waves import BATCH_SECONDS, Wave, batch_samples, check_rate, padded
-from emocache.extract.encoders.windows import OVERLAP, Piece, cut, in_passes, read_max_seconds
+from emocache.extract.encoders.windows import OVERLAP, Piece, cut, in_parts, in_passes, read_max_seconds
 from emocache.extract.media.audio import AudioDecoder
 from emocache.spec import COMPUTE_DTYPES, RATE_HZ, Decoded, Modality
 
@@ -109,6 +109,11 @@ class WhisperEncoder:
         """
         clips = [self._pieces(wave) for wave in batch]
         return in_passes(clips, lambda waves: self._pass(waves, layers), self.batch_size, least=self.window)
+
+    def forward_parts(self, payload: Wave, layers: Sequence[int]) -> tuple[int, Iterator[Tensor]]:
+        """The frames of one wave, window by window: how many there are, and ``(layer, time, dim)`` of each."""
+        pieces = self._pieces(payload)
+        return in_parts(pieces, lambda waves: self._pass(waves, layers), self.batch_size, least=self.window)
 
     def _pieces(self, wave: Wave) -> list[Piece]:
         """The windows of one clip."""

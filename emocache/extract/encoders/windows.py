@@ -101,6 +101,17 @@ def in_passes(clips: Sequence[Sequence[Piece]], run: Run, budget: int, least: in
     return _together([kept[end - len(clip) : end] for clip, end in zip(clips, ends, strict=True)])
 
 
+def in_parts(pieces: Sequence[Piece], run: Run, budget: int, least: int = 1) -> tuple[int, Iterator[Tensor]]:
+    """Compute the pieces of one clip pass by pass, so that a long one need not be held as a whole.
+
+    run, budget, least: as of `in_passes`
+    returns: how many frames are kept, and each piece's ``(layer, time, dim)``; computed as they are iterated over
+    """
+    count = sum(piece.kept.stop - (piece.kept.start or 0) for piece in pieces)
+    passes = _passes([len(piece.wave) for piece in pieces], budget, least)
+    return count, (kept for span in passes for kept in _kept(pieces[span], run))
+
+
 def _kept(pieces: Sequence[Piece], run: Run) -> list[Tensor]:
     """Each piece's kept frames from one pass, or from two halves of it if the device has no room for all."""
     from emocache.extract.lane import is_out_of_memory
