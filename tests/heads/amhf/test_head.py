@@ -18,11 +18,12 @@ from emocache.heads.amhf.embedding import modality_order
 from emocache.heads.amhf.head import AMHFHead
 from emocache.heads.amhf.mixing import mix, piece
 from emocache.heads.amhf.network import FusionNetwork
-from emocache.heads.amhf.settings import COMPONENTS
+from emocache.heads.amhf.settings import COMPONENTS, FusionSettings
 from emocache.heads.cross_attention import CrossAttentionHead, parameter_count, who_attends
 from emocache.heads.fit import fit_head
 from emocache.heads.layout import LayoutBlock
 from emocache.heads.losses import loss_of
+from emocache.heads.training import Training
 from tests.heads.conftest import Corpus, Given
 
 TINY: dict[str, Any] = {"dim": 16, "expert_hidden": 16, "hidden": 16, "layers": 2, "batch": 24, "lr": 3e-3, "epochs": 2}
@@ -50,6 +51,20 @@ def clips(count: int, absent: dict[int, list[int]] | None = None) -> torch.Tenso
         for block in blocks:
             x[clip, LAYOUT[block].columns] = torch.nan
     return x
+
+
+def test_the_defaults_are_the_papers() -> None:
+    """Sections 3.5 and 3.6, appendix C.2 to C.4."""
+    head = AMHFHead()
+    assert (head.dim, head.groups, head.experts, head.expert_hidden, head.top_k) == (512, 8, 4, 512, 2)
+    assert (head.slots, head.layers, head.attention_heads, head.hidden, head.gamma) == (10, 3, 8, 512, 1)
+    assert (head.dropout, head.drop_path, head.label_smoothing, head.mixup, head.cutmix) == (0.15, 0.2, 0.1, 0.2, 0.3)
+    assert (head.lambda_mod, head.guide, head.without, head.members) == (0.3, "audio", (), 1)
+    how = Training(80, 10, 144, 2e-4, decay=0.05, warmup=3, min_lr=1e-6, clip=1, bf16=True)
+    assert head.training() == how
+    assert how.decoupled
+    assert head.settings() == FusionSettings()
+    assert network(dim=512, layers=3).fusion.memory.prototypes.shape == (10 * CLASSES, 512)  # type: ignore[union-attr]
 
 
 def test_the_guide_comes_first_whatever_the_order_and_another_takes_its_place() -> None:
@@ -207,6 +222,20 @@ def test_the_same_seed_gives_the_same_metrics_byte_for_byte(head: str, store: Pa
         fit_head(store, head, folds="2", mix_layers="learned", settings=settings, device="cpu", out=tmp_path / name)
     first, second = ((tmp_path / name / "metrics.json").read_bytes() for name in ("one", "two"))
     assert first == second
+
+
+def test_what_a_modalitys_auxiliary_head_says_is_scored_out_of_fold(store: Path, tmp_path: Path) -> None:
+    run = fit_head(store, "amhf", folds="3", settings=TINY, device="cpu", out=tmp_path / "run")
+    matrix = run.load_matrix(store)
+    label = run.oof.set_index("clip_id")["label"][list(matrix.clips)].to_numpy()
+    fold = run.oof.set_index("clip_id")["fold"][list(matrix.clips)].to_numpy()
+    for modality in ("audio", "video"):
+        said = np.empty(len(fold), dtype=object)
+        for number, model in enumerate(run.models[0]):
+            here = fold == number
+            found = model.auxiliary(matrix.values[here], matrix.present[here], run.classes)[modality]
+            said[here] = run.classes[found.argmax(axis=1)]
+        assert run.metrics["contributions"][modality]["auxiliary"]["accuracy"] == pytest.approx((said == label).mean())
 
 
 def test_dimensions_can_be_learned_too() -> None:
