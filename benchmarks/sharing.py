@@ -1,172 +1,142 @@
-"""What reading one layer of a remote store moves, and how long it takes, against pulling the whole store.
+"""Sharing a store of 10,000 segments: how long listing it and planning a sync take, and how many requests that is.
 
-    python benchmarks/sharing.py [--clips 2000]
+    python benchmarks/sharing.py [--segments 10000] [--layers 2]
 
-The other side is moto's S3 server on loopback, a process of its own; a relay in front of it counts every byte that it
-sends: listings, headers, documents, values. So the bytes are those of any network; the seconds are those of moto, which
-is slow, and say little of others. Needs the test extras.
+A process of its own, the tests' small S3 server, holds a store of that many segments over HTTP on this machine, once
+with a snapshot of them and once without; the store on this side lacks a hundred of them, and has a hundred that the
+server lacks. Nothing is transferred.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import shutil
-import socket
-import socketserver
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
-from store import key, seconds, table, timed
 
-import emocache
-from emocache.spec import Recipe, bytes_text
-from emocache.store import FeatureWriter, open_or_make_store, open_store, write_roster
+from emocache import sync_store
+from emocache.spec import Recipe
+from emocache.store import FeatureWriter, open_or_make_store, write_roster
+from emocache.store.catalog import write_snapshot
+from emocache.store.remote.place import open_place
+from emocache.store.upkeep.removal import remove_segment
 
-LAYERS, DIM = tuple(range(16, 22)), 1024
+RECIPE = Recipe({"encoder": "bench", "modality": "audio", "pooling": "mean", "storage_dtype": "float16"})
+LACKING = 100
 
-
-def fill(path: Path, clips: int, dtype: str, *, compacted: bool) -> Path:
-    """A store of one feature as large encoders give it, with a ledger and labels as real ones have them."""
-    fields = {"encoder": "bench", "modality": "audio", "pooling": "mean", "storage_dtype": dtype}
-    feature = open_or_make_store(path).add_feature(Recipe(fields), {})
-    names = [f"dia{number // 12}_utt{number % 12}" for number in range(clips)]
-    columns = {"label": "neutral", "speaker": "s01", "split": "train"}
-    write_roster(path, [(name, columns) for name in names], {n: {"audio": key(i).hex()} for i, n in enumerate(names)})
-    writer = FeatureWriter(feature.folder, feature.fingerprint, LAYERS)
-    draw = np.random.default_rng(0)
-    for number in range(clips):
-        values = draw.standard_normal((len(LAYERS), DIM), dtype=np.float32).astype(dtype)
-        facts = {"duration_s": 3.25, "frames": 162, "silent": False, "truncated": False}
-        writer.add(key(number), values, facts)
-    writer.flush()
-    if compacted:
-        emocache.compact_store(path)
-        emocache.collect_garbage(path, older_than="0s")
-    return path
-
-
-# --- the other side --------------------------------------------------------------------------------------------------
-
-
-class Relay(socketserver.ThreadingTCPServer):
-    """Hands bytes on to a server, and counts what comes back."""
-
-    daemon_threads = True
-
-    def __init__(self, port: int) -> None:
-        super().__init__(("127.0.0.1", 0), Pipe)
-        self.port = port
-        self.sent = 0
-        self.lock = threading.Lock()
+SERVER = Path(__file__).resolve().parents[1] / "tests" / "store" / "remote" / "s3_server.py"
+SERVE = """
+import importlib.util, json, sys
+from pathlib import Path
+spec = importlib.util.spec_from_file_location("s3_server", sys.argv[1])
+s3_server = importlib.util.module_from_spec(spec)
+sys.modules["s3_server"] = s3_server
+spec.loader.exec_module(s3_server)
+class Request(s3_server.Request):
+    def do_GET(self):
+        if self.path != "/requests":
+            return super().do_GET()
+        self.answer(200, json.dumps(dict(self.server.requests)).encode())
+        self.server.requests.clear()
+server = s3_server.Server()
+server.RequestHandlerClass = Request
+for path in Path(sys.argv[2]).rglob("*"):
+    if path.is_file():
+        name = path.relative_to(sys.argv[2]).as_posix()
+        server.objects[f"bucket/whole/{name}"] = path.read_bytes()
+        if "/index/" not in name:
+            server.objects[f"bucket/bare/{name}"] = path.read_bytes()
+print(server.url, flush=True)
+server.serve_forever()
+"""
 
 
-class Pipe(socketserver.BaseRequestHandler):
-    """One connection through a relay."""
-
-    server: Relay
-
-    def handle(self) -> None:
-        """Hand on in both directions until one side has enough."""
-        with socket.create_connection(("127.0.0.1", self.server.port)) as behind:
-            threading.Thread(target=self._forth, args=(behind,), daemon=True).start()
-            with suppress(OSError):
-                while data := behind.recv(2**18):
-                    with self.server.lock:
-                        self.server.sent += len(data)
-                    self.request.sendall(data)
-
-    def _forth(self, behind: socket.socket) -> None:
-        with suppress(OSError):
-            while data := self.request.recv(2**18):
-                behind.sendall(data)
-            behind.shutdown(socket.SHUT_WR)
+def make_store(path: Path, segments: int, layers: int) -> None:
+    """A store of many small segments, one clip each."""
+    rng = np.random.default_rng(0)
+    feature = open_or_make_store(path).add_feature(RECIPE, {"numpy": "2"})
+    keys = [rng.bytes(32) for _ in range(segments)]
+    names = [f"clip{number:06d}" for number in range(segments)]
+    write_roster(path, [(n, {}) for n in names], {n: {"audio": k.hex()} for n, k in zip(names, keys, strict=True)})
+    for key in keys:
+        writer = FeatureWriter(feature.folder, feature.fingerprint, tuple(range(layers)))
+        writer.add(key, rng.normal(size=(layers, 8)).astype("float16"), {"duration_s": 1.0})
+        writer.flush()
 
 
 @contextmanager
-def serving() -> Iterator[Relay]:
-    """Moto's S3 with one bucket behind a relay, named by the environment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603 (our own)
+def serving(store: Path) -> Iterator[str]:
+    """The server with the store in it, named by the environment; gives its address."""
+    command = [sys.executable, "-c", SERVE, str(SERVER), str(store)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 (this very interpreter)
+    assert process.stdout is not None  # noqa: S101 (for the type checker)
+    address = process.stdout.readline().strip()
+    os.environ |= {"AWS_ENDPOINT_URL": address, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y"}
     try:
-        for _ in range(600):
-            with suppress(OSError):
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            time.sleep(0.05)
-        bucket = urllib.request.Request(f"http://127.0.0.1:{port}/bucket", method="PUT")
-        urllib.request.urlopen(bucket).close()  # noqa: S310 (our own)
-        with Relay(port) as relay:
-            threading.Thread(target=relay.serve_forever, daemon=True).start()
-            address = f"http://127.0.0.1:{relay.server_address[1]}"
-            os.environ |= {"AWS_ENDPOINT_URL": address, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
-            yield relay
-            relay.shutdown()
+        yield address
     finally:
         process.terminate()
         process.wait()
+        process.stdout.close()
 
 
-# --- measuring -------------------------------------------------------------------------------------------------------
+def timed(what: str, address: str, call: Callable[[], str]) -> None:
+    """Do it, and print what it took."""
+    urllib.request.urlopen(f"{address}/requests").close()  # noqa: S310 (our own server)
+    started = time.perf_counter()
+    found = call()
+    seconds = time.perf_counter() - started
+    with urllib.request.urlopen(f"{address}/requests") as answer:  # noqa: S310 (our own server)
+        requests = json.load(answer)
+    print(f"| {what} | {seconds:.2f} | {requests.get('LIST', 0)} | {requests.get('GET', 0)} | {found} |", flush=True)
 
 
-def measured(work: Callable[[], object], relay: Relay) -> tuple[int, float]:
-    """Bytes that the server sent, and seconds."""
-    before = relay.sent
-    took = seconds(work, 1)
-    return relay.sent - before, took
-
-
-def rows(folder: Path, clips: int, relay: Relay) -> Iterator[tuple[str, ...]]:
-    """What was measured, one row for each way of reading each store."""
-    for dtype in ("float32", "float16"):
-        for compacted in (True, False):
-            name = f"{dtype}-{'compacted' if compacted else 'in-segments-of-256'}"
-            local = fill(folder / name, clips, dtype, compacted=compacted)
-            url = f"s3://bucket/{name}"
-            emocache.push_store(local, url)
-            layer = clips * DIM * np.dtype(dtype).itemsize
-            shutil.rmtree(os.environ["EMOCACHE_CACHE"], ignore_errors=True)
-            opened = open_store(url)
-            ways: dict[str, Callable[[], object]] = {
-                "open, and read one layer": lambda: open_store(url).features["bench"].read(layers=[18]),  # noqa: B023
-                "a second layer": lambda: opened.features["bench"].read(layers=[19]),  # noqa: B023
-                "open, and read the first again": lambda: open_store(url).features["bench"].read(layers=[18]),  # noqa: B023
-                "pull the whole store": lambda: emocache.pull_store(url, folder / f"{name}-pulled"),  # noqa: B023
-            }
-            for way, work in ways.items():
-                moved, took = measured(work, relay)
-                yield (
-                    dtype,
-                    "compacted" if compacted else "in segments",
-                    way,
-                    bytes_text(moved),
-                    f"{moved / layer:.3f} x",
-                    timed(took),
-                )
+def planned(here: Path, url: str) -> str:
+    """Plan a sync; what it would do."""
+    done = sync_store(here, url, dry_run=True)
+    return f"{done.pulled.segments:,} to pull, {done.pushed.segments:,} to push"
 
 
 def main() -> None:
-    """Measure, and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clips", type=int, default=2000)
-    clips = parser.parse_args().clips
-    with tempfile.TemporaryDirectory() as folder, serving() as relay:
+    """Print the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--segments", type=int, default=10_000)
+    parser.add_argument("--layers", type=int, default=2)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="emocache-sharing-") as folder:
         os.environ["EMOCACHE_CACHE"] = f"{folder}/cache"
-        head = ("values", "store", "what", "moved", "of one layer", "time")
-        print(f"{clips} clips, {len(LAYERS)} layers of {DIM}; one layer of float32 is {bytes_text(clips * DIM * 4)}\n")
-        print(table([head, *rows(Path(folder), clips, relay)]))
+        here = Path(folder) / "here"
+        with mock.patch("os.fsync"):
+            make_store(here, arguments.segments + LACKING, arguments.layers)
+            segments = sorted(here.glob("features/*/segments/*-*"))
+            away = Path(folder) / "away"
+            away.mkdir()
+            for segment in segments[:LACKING]:
+                segment.rename(away / segment.name)
+            write_snapshot(segments[0].parents[1], RECIPE.fingerprint)
+        with serving(here) as address:
+            for segment in away.iterdir():
+                segment.rename(segments[0].parent / segment.name)
+            with mock.patch("os.fsync"):
+                for segment in segments[-LACKING:]:
+                    remove_segment(segment)
+                write_snapshot(segments[0].parents[1], RECIPE.fingerprint)
+            print("| what | seconds | LIST | GET | found |\n| --- | --- | --- | --- | --- |")
+            timed("list", address, lambda: f"{sum(1 for _ in open_place('s3://bucket/whole').files()):,} files")
+            for name in ("whole", "bare"):
+                title = "with a snapshot" if name == "whole" else "without a snapshot"
+                timed(f"plan a sync, {title}", address, lambda name=name: planned(here, f"s3://bucket/{name}"))  # type: ignore[misc] # bound now
+                timed(f"plan it again, {title}", address, lambda name=name: planned(here, f"s3://bucket/{name}"))  # type: ignore[misc] # bound now
 
 
 if __name__ == "__main__":

@@ -95,6 +95,10 @@ class MissingCells(StoreError, LookupError):
     """Cells that were asked for and that the store does not hold."""
 
 
+class MissingPackage(EmocacheError, ImportError):
+    """A package that is not installed, and that only part of emocache needs."""
+
+
 class DoorError(EmocacheError, ValueError):
     """Files of another tool that cannot be taken as they stand, or a feature that its format cannot hold."""
 

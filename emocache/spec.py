@@ -147,6 +147,14 @@ class Recipe:
         template = self.fields.get("text")
         return self.modality if template is None else f"text-{content_digest(template).hex()[:12]}"
 
+    def made_by(self, layers: Sequence[int] = ()) -> str:
+        """The command that makes the feature, or some layers of it, as messages name it."""
+        imported = self.fields.get("imported")
+        if isinstance(imported, Mapping):
+            return f"emocache import {imported.get('format')}"
+        command = f"emocache extract --encoder {self.encoder}"
+        return f"{command} --layers {layers_text(layers).replace(' ', '')}" if layers else command
+
     @property
     def feature_name(self) -> str:
         """The feature's folder in a store: ``<encoder>-<first 12 digits of the fingerprint>``."""

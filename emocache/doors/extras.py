@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from emocache.errors import EmocacheError
-
-
-class MissingPackage(EmocacheError, ImportError):
-    """A package that is not installed, and that this door needs."""
+from emocache.errors import MissingPackage
 
 
 def need(package: str, what: str) -> None:

@@ -47,8 +47,7 @@ def _select(store: Store, request: str) -> Chosen:
     feature = store.features[name.strip()]
     if not feature.layers:
         raise FitError(
-            f"{store.where}: {feature.name} holds no clip; run emocache extract --encoder {feature.recipe.encoder} "
-            "and see which clips fail"
+            f"{store.where}: {feature.name} holds no clip; run {feature.recipe.made_by()} and see which clips fail"
         )
     if not colon or layers.strip().lower() == "all":
         return feature, feature.layers
@@ -62,10 +61,10 @@ def _held_layers(feature: Feature, text: str, request: str) -> tuple[int, ...]:
     except BadOption as error:
         error.add_note(f"in --features {request!r}")
         raise
-    if missing := [str(layer) for layer in wanted if layer not in feature.layers]:
+    if missing := [layer for layer in wanted if layer not in feature.layers]:
         held = ", ".join(map(str, feature.layers))
         raise FitError(
-            f"--features {request!r}: {feature.name} does not hold layer {some(missing, 12)}; it holds {held}; "
-            f"run emocache extract --encoder {feature.recipe.encoder} --layers {','.join(missing)}"
+            f"--features {request!r}: {feature.name} does not hold layer {some(list(map(str, missing)), 12)}; it holds "
+            f"{held}; run {feature.recipe.made_by(missing)}"
         )
     return wanted

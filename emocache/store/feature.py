@@ -248,19 +248,20 @@ class Feature:
         return list(map(self._clips.names.__getitem__, rows.tolist()))
 
     def _refuse_absent_layers(self, layers: Sequence[int]) -> None:
-        command = f"run emocache extract --encoder {self.recipe.encoder}"
         if not layers:
-            raise MissingCells(f"{self.name}: holds nothing yet; {command}")
-        if strange := [str(layer) for layer in layers if layer not in self.layers]:
+            raise MissingCells(f"{self.name}: holds nothing yet; run {self.recipe.made_by()}")
+        if strange := [layer for layer in layers if layer not in self.layers]:
             raise MissingCells(
-                f"{self.name}: layer {some(strange)} is not held; held: {', '.join(map(str, self.layers)) or 'none'}; "
-                f"{command} --layers {','.join(strange)}, or copy the segments that hold it into "
+                f"{self.name}: layer {some(list(map(str, strange)))} is not held; "
+                f"held: {', '.join(map(str, self.layers)) or 'none'}; "
+                f"run {self.recipe.made_by(strange)}, or copy the segments that hold it into "
                 f"{self._segments}"
             )
         if not len(self._clips.keys):
             raise MissingCells(
                 f"{self.name}: the store's roster names no clip with {self.recipe.modality}; copy the folder "
-                f"{self.place}/roster from where the feature came from, or {command}"
+                f"{self.place}/roster from where the feature came from, or "
+                f"run {self.recipe.made_by()}"
             )
 
     @property

@@ -12,7 +12,7 @@ import pytest
 
 import emocache
 from emocache.doors.importing import Imported, import_features
-from emocache.errors import BadOption, DoorError, StoreError, UnknownName
+from emocache.errors import BadOption, DoorError, FitError, MissingCells, StoreError, UnknownName
 from emocache.spec import Clip, content_digest, name_key
 from emocache.store import open_store
 
@@ -154,6 +154,14 @@ def test_the_same_numbers_elsewhere_are_the_same_feature(tmp_path: Path) -> None
     (tmp_path / "other" / "x.npz").write_bytes((tmp_path / "x.npz").read_bytes())
     assert take(tmp_path / "other" / "x.npz", tmp_path / "s.zarr").feature == first.feature
     assert take(vectors(tmp_path / "x.npz", values=ROWS + 1), tmp_path / "s.zarr").feature != first.feature
+
+
+def test_who_misses_a_layer_of_an_import_is_not_sent_to_extract(tmp_path: Path) -> None:
+    take(vectors(tmp_path / "x.npz"), tmp_path / "s.zarr")
+    with pytest.raises(MissingCells, match=r"layer 4 is not held; held: 0; run emocache import npz, or copy"):
+        only_feature(tmp_path / "s.zarr").read(layers=[4])
+    with pytest.raises(FitError, match=r"does not hold layer 4; it holds 0; run emocache import npz$"):
+        emocache.fit_head(tmp_path / "s.zarr", "linear", features=["x:4"], out=tmp_path / "run")
 
 
 def test_what_a_source_says_of_paths_and_words_stays_outside(tmp_path: Path) -> None:

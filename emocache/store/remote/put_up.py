@@ -127,10 +127,10 @@ def _loads(planned: Transfer, feature: Feature, scratch: Path) -> Iterator[Load]
             ensure_group(scratch / "cuts")
             segment = open_segment(piece.write(scratch / "cuts"), strict=True)
             if segment is not None:
-                yield _Passing(segment, place, shelf, there.get(segment.name, {}))
+                yield _Fleeting(segment, place, shelf, there.get(segment.name, {}))
 
 
-class _Passing(Sending):
+class _Fleeting(Sending):
     """A segment that was made to be sent, and goes when it is."""
 
     def commit(self) -> int:

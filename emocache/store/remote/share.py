@@ -113,7 +113,8 @@ def sync_store(
         _require_known(features, stores)
         if there.store is not None:
             pulled = _share(there, here, _part(there.store, features, layers, clips, both=True), dry_run=dry_run)
-    with _opened(local_folder(store)) as here, _opened(place) as there:
+        if pulled.done:
+            here = open_side(local_folder(store))
         if here.store is not None:
             pushed = _share(here, there, _part(here.store, features, layers, clips, both=True), dry_run=dry_run)
     return Sync(pulled, pushed)

@@ -114,9 +114,7 @@ def wanted_layers(feature: Feature, layers: str | Sequence[int] | None) -> tuple
         none at all
     """
     if not feature.layers:
-        raise MissingCells(
-            f"{feature.name}: holds nothing yet; run emocache extract --encoder {feature.recipe.encoder}"
-        )
+        raise MissingCells(f"{feature.name}: holds nothing yet; run {feature.recipe.made_by()}")
     if layers is None or layers == "all":
         return feature.layers
     if isinstance(layers, str):
@@ -125,7 +123,7 @@ def wanted_layers(feature: Feature, layers: str | Sequence[int] | None) -> tuple
     if strange := [layer for layer in layers if layer not in feature.layers]:
         raise MissingCells(
             f"{feature.name}: layers {layers_text(strange)} are not held; held: {layers_text(feature.layers)}; "
-            f"run emocache extract --encoder {feature.recipe.encoder} --layers {layers_text(strange).replace(' ', '')}"
+            f"run {feature.recipe.made_by(strange)}"
         )
     return tuple(layers)
 

@@ -131,7 +131,7 @@ class FeatureReport:
     def _coverage(self) -> list[str]:
         """Layers that as many clips hold stand in one line."""
         if not self.coverage:
-            return [f"holds nothing yet; run emocache extract --encoder {self.line.recipe.encoder}"]
+            return [f"holds nothing yet; run {self.line.recipe.made_by()}"]
         texts = []
         for clips, group in groupby(self.coverage.items(), key=lambda item: item[1]):
             layers = [layer for layer, _ in group]

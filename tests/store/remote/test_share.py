@@ -13,6 +13,7 @@ from emocache.store.upkeep.compaction import compact_store
 from emocache.store.upkeep.verify import verify_store
 
 from ..filling import cells, fail, fill, name_clips, recipe, segments, stand_in
+from .s3_server import Server
 
 pytestmark = pytest.mark.usefixtures("idle_disk")
 OTHER = Recipe({**recipe().fields, "encoder": "other"})
@@ -200,3 +201,27 @@ def test_a_place_with_other_things_is_left_alone(here: Path, url: str) -> None:
         push_store(here, url)
     with pytest.raises(NotAStore, match="no store is here"):
         pull_store(url, here)
+
+
+def test_of_many_segments_a_snapshot_goes_up_and_what_is_superseded_stays_there(
+    odd_server: Server, tmp_path: Path
+) -> None:
+    """Behind a URL nobody asks for thousands of manifests: a snapshot says what counts, else those that are fetched."""
+    here, url = tmp_path / "here", "s3://bucket/store"
+    for clip in range(66):
+        fill(here, [clip], (1,))
+    push_store(here, url)
+    assert any("/index/" in name for name in odd_server.objects)
+    odd_server.requests.clear()
+    assert pull_store(url, tmp_path / "copy", dry_run=True).segments == 66
+    assert odd_server.requests["GET"] < 10 + len(list(here.glob("roster/*-*")))
+    compact_store(here)
+    assert push_store(here, url).segments == 1
+    with_snapshot = pull_store(url, tmp_path / "with")
+    for name in [name for name in odd_server.objects if "/index/" in name]:
+        del odd_server.objects[name]
+    pull_store(url, tmp_path / "without")
+    assert with_snapshot.segments == 1
+    for copy in ("with", "without"):
+        assert len([path for path in segments(tmp_path / copy) if not path.name.startswith(".")]) == 1
+        assert cells(tmp_path / copy) == cells(here)
