@@ -1,6 +1,7 @@
 """The docs cannot drift: every command, option and public name is in them, and what they show runs."""
 
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import typer.main
+from typer.testing import CliRunner
 
 import emocache
 from emocache.cli import app
@@ -105,6 +107,28 @@ def test_the_door_that_the_docs_teach_works(tmp_path: Path, monkeypatch: pytest.
     done = emocache.import_features("json", tmp_path / "loud.json", modality="audio", store=tmp_path / "s.zarr")
     emocache.export_features("json", done.feature, tmp_path / "back.json", store=tmp_path / "s.zarr")
     assert (tmp_path / "back.json").read_text() == text
+
+
+def test_the_story_of_two_folders_can_be_lived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ada shares, Ben fits without a recording: the tutorial's commands, one after the other."""
+    monkeypatch.chdir(tmp_path)
+    clips = [f"clip{number}" for number in range(40)]
+    labels = ["joy" if number % 2 else "anger" for number in range(40)]
+    vectors = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
+    np.savez("audio.npz", X=vectors, filenames=np.array(clips))
+    rows = zip(clips, labels, strict=True)
+    Path("clips.csv").write_text("clip_id,label\n" + "".join(f"{clip},{label}\n" for clip, label in rows))
+    emocache.import_features("npz", "audio.npz", modality="audio", clips="clips.csv", store="ada.zarr")
+    (section,) = re.findall(r"^Ada has .*?(?=^A store on S3)", (ROOT / "docs" / "tutorial.md").read_text(), re.M | re.S)
+    told = re.findall(r"^    emocache (.*)$", section, flags=re.MULTILINE)
+    assert [line.split()[0] for line in told] == ["card", "push", "pull", "verify", "fit", "push"]
+    for line in told:
+        result = CliRunner().invoke(app, shlex.split(line))
+        assert result.exit_code == 0, f"emocache {line}\n{result.output}"
+    (ben,) = emocache.open_store("ben.zarr").features.values()
+    (ada,) = emocache.open_store("ada.zarr").features.values()
+    np.testing.assert_array_equal(ben.read(clips), ada.read(clips))
+    assert not set(emocache.open_store("anonymous.zarr").features[ada.name].clips) & set(clips)
 
 
 @pytest.mark.parametrize("name", registry.door_names())
