@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -16,8 +17,10 @@ CACHE = tempfile.TemporaryDirectory(prefix="emocache-tests-")
 
 
 def pytest_configure() -> None:
-    """Networks in tests are tiny: threads would only stand in each other's way."""
+    """Networks in tests are tiny: threads would only stand in each other's way. A busy machine is no error."""
     torch.set_num_threads(1)
+    hypothesis.settings.register_profile("patient", deadline=None)
+    hypothesis.settings.load_profile("patient")
     os.environ["EMOCACHE_CACHE"] = CACHE.name
 
 
