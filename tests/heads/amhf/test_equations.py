@@ -204,6 +204,15 @@ def test_the_whole_fusion_is_equations_5_to_10() -> None:
     np.testing.assert_allclose(fused.detach(), expected, rtol=1e-5)
 
 
+def test_the_refinement_looks_at_no_modality_that_is_absent() -> None:
+    """It gives what it gives where that modality is no token at all."""
+    fusion, h = double(HybridFusion(DIM, 3, 2, SMALL)), random(CLIPS, 3, DIM)
+    present = torch.tensor([True, True, False]).expand(CLIPS, 3)
+    routed, _ = fusion._route(h * present[:, :, None], present)
+    found = fusion._remember(h[:, 0], routed, present)
+    torch.testing.assert_close(found, fusion._remember(h[:, 0], routed[:, :1], present[:, :2]))
+
+
 def test_the_objective_is_equation_11() -> None:
     target = 0.9 * torch.eye(4, dtype=torch.float64)[torch.tensor([0, 3, 1, 1, 2])] + 0.1 / 4
     logits, auxiliary = random(CLIPS, 4), random(CLIPS, 3, 4)
