@@ -99,7 +99,7 @@ def _root(
 
 
 Clips = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         metavar="PATH",
         help="The manifest (.csv, .parquet) or a folder of media.  [default: clips.csv, else this folder]",

@@ -30,7 +30,7 @@ def import_(
         str | None, typer.Option(metavar="NAME", help="What to call the feature.  [default: after the file]")
     ] = None,
     clips: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="PATH", help="A manifest: the clips to take, their labels, and their media if here."),
     ] = None,
     store: StorePath = None,
@@ -70,7 +70,7 @@ def export(
         str | None, typer.Option(metavar="RANGE", help="Layers: 16-21, 6,8,10.  [default: all that are held]")
     ] = None,
     clips: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="A manifest of the clips to write.  [default: all]")
+        str | None, typer.Option(metavar="PATH", help="A manifest of the clips to write.  [default: all]")
     ] = None,
     store: StorePath = None,
     setting: Setting = None,
@@ -84,7 +84,7 @@ def export(
 
 def submit(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that emocache fit or fuse left.")],
-    test: Annotated[Path, typer.Option(metavar="PATH", help="A manifest of the clips to label.")],
+    test: Annotated[str, typer.Option(metavar="PATH", help="A manifest of the clips to label.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The table to write, a new .csv.")] = Path("submission.csv"),
     store: StorePath = None,
     device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",

@@ -27,7 +27,7 @@ def fuse(
         typer.Option(metavar="PROTOCOL", help="Nested folds: speaker, speaker:K, loso or K.  [default: the runs' own]"),
     ] = None,
     test: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="A manifest of other clips with labels, to score.")
+        str | None, typer.Option(metavar="PATH", help="A manifest of other clips with labels, to score.")
     ] = None,
     store: StorePath = None,
     seed: Seed = 0,
@@ -67,7 +67,7 @@ def blend(
         str, typer.Option(metavar="HOW", help="The submission by thresholds, or continuous: a regression without.")
     ] = "thresholds",
     test: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="A manifest of clips to write submission.json for.")
+        str | None, typer.Option(metavar="PATH", help="A manifest of clips to write submission.json for.")
     ] = None,
     suffix: Annotated[str, typer.Option(metavar="SUFFIX", help="Of the clips' names in the submission.")] = ".mov",
     store: StorePath = None,

@@ -16,7 +16,7 @@ Features = Annotated[
     ),
 ]
 Labels = Annotated[
-    Path | None,
+    str | None,
     typer.Option("--clips", metavar="PATH", help="A manifest with other labels.  [default: the labels in the store]"),
 ]
 Task = Annotated[

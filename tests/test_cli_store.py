@@ -45,6 +45,12 @@ def feature(folder: Path, pooling: str) -> str:
     return next(row.split()[0] for row in emocache("ls", cwd=folder).splitlines() if f" {pooling} " in row)
 
 
+def test_a_manifest_may_lie_behind_a_url(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "clips.csv").write_text("clip_id,text\nc0,tone 0\n")
+    said = emocache("extract", "--encoder", "char-ngram", "--clips", f"file://{tmp_path}/clips.csv", cwd=tmp_path)
+    assert "1 clips: 0 held, 1 to compute" in said
+
+
 def test_ls_lists_the_features(folder: Path) -> None:
     said = emocache("ls", cwd=folder).splitlines()
     assert said[0].startswith("features.zarr · format 1 · 5 clips in the roster · ")
@@ -133,7 +139,7 @@ def test_merge_ends_with_exit_code_1_if_something_is_damaged(folder: Path, tmp_p
             1,
             "layers 3 are not held",
         ),
-        (["export-array", "char", "--store", "text.zarr", "--out", "no/x.npy"], 1, "No such file or directory"),
+        (["export-array", "char", "--store", "text.zarr", "--out", "no/x.npy"], 1, "there is no folder no; make it first"),
         (["merge", "--into", "m.zarr"], 2, "Missing argument 'STORE...'"),
         (["merge", "features.zarr"], 2, "Missing option '--into'"),
         (["merge", "nothing.zarr", "--into", "m.zarr"], 1, "no store is here"),
