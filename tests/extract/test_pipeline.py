@@ -56,7 +56,7 @@ class Fake:
     def load(self, device: str, dtype: str, layers: Sequence[int]) -> None: ...
 
     def batch_key(self, decoded: Decoded) -> Hashable:
-        return None
+        return decoded.facts.get("key")
 
     def forward(self, batch: Sequence[Any], layers: Sequence[int]) -> tuple[torch.Tensor, Sequence[int]]:
         self.seen.append(len(batch))
@@ -186,13 +186,16 @@ def test_on_a_gpu_batches_overlap_and_every_result_is_still_its_own() -> None:
         np.testing.assert_allclose(found["cuda"][which], values, rtol=1e-6)
 
 
-@given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 2)), max_size=60), st.sampled_from([1.0, 1.04, 1.15]))
-def test_batches_lose_nothing_fit_their_limit_pad_little_and_miss_the_same_layers(
-    clips: list[tuple[int, int]], padding: float
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.integers(1, 2), st.sampled_from([None, 1])), max_size=60),
+    st.sampled_from([1.0, 1.04, 1.15]),
+)
+def test_batches_lose_nothing_fit_their_limit_pad_little_miss_the_same_layers_and_are_of_one_key(
+    clips: list[tuple[int, int, int | None]], padding: float
 ) -> None:
     window = [
-        Ready(Task(0, at, Source("text"), ((layer,),)), Decoded(None, size, {"at": at}))
-        for at, (size, layer) in enumerate(clips)
+        Ready(Task(0, at, Source("text"), ((layer,),)), Decoded(None, size, {"at": at, "key": key}))
+        for at, (size, layer, key) in enumerate(clips)
     ]
     found = list(batches(window, Fake(), lambda: 100, padding))
     assert sorted(decoded.facts["at"] for batch in found for _, decoded in batch) == list(range(len(clips)))
@@ -200,4 +203,4 @@ def test_batches_lose_nothing_fit_their_limit_pad_little_and_miss_the_same_layer
         real = [decoded.size for _, decoded in batch]
         assert len(batch) * max(real) <= 100
         assert len(batch) * max(real) <= padding * sum(real)
-        assert len({task.wanted for task, _ in batch}) == 1
+        assert len({(task.wanted, decoded.facts["key"]) for task, decoded in batch}) == 1
