@@ -56,7 +56,7 @@ def _command(function: Callable[P, None]) -> Callable[P, None]:
         except EmocacheError as error:
             _stop(error, EXIT_ERROR)
         except KeyboardInterrupt:
-            typer.echo("interrupted: finished work is committed; the same command goes on from there", err=True)
+            typer.echo("interrupted: what was committed stays; the same command does the rest", err=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None
 
     return told

@@ -312,7 +312,7 @@ def test_an_interrupted_extraction_keeps_what_was_finished_and_goes_on_later(fol
     process.send_signal(how)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert "interrupted: finished work is committed; the same command goes on from there" in said
+    assert "interrupted: what was committed stays; the same command does the rest" in said
     assert 256 <= (held := len(emocache.open_store().features["prosody"].clips)) < 400
     summary = emocache.extract_features("prosody", workers=1)
     assert (summary.held, summary.computed) == (held, 400 - held)

@@ -140,7 +140,7 @@ def test_a_push_that_is_interrupted_stops_with_exit_code_130(odd_server: Server,
     process.terminate()
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error.decode()
-    assert b"interrupted: finished work is committed; the same command goes on from there" in error
+    assert b"interrupted: what was committed stays; the same command does the rest" in error
     assert b"6 segments (" in error
     assert len(data_files(odd_server)) < 6 * 4
     odd_server.fault = None
