@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 
 from emocache.errors import DamagedStore
 from emocache.spec import canonical_json
-from emocache.store.files import COMMIT_NAME, is_plain_folder, read_file
+from emocache.store.files import COMMIT_NAME, read_file
 
 FORMAT = 1
 MAX_JSON_BYTES = 16 * 2**20
@@ -161,11 +162,15 @@ def _says(group: Node) -> bool:
 
 
 def require_plain(folder: Path) -> None:
-    """Refuse a folder that is a link.
+    """Refuse a folder that is a link; one look decides, for others may make the folder at this moment.
 
     raises: DamagedStore
     """
-    if not is_plain_folder(folder) and (folder.is_symlink() or folder.exists()):
+    try:
+        mode = folder.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if not stat.S_ISDIR(mode):
         raise DamagedStore(f"{folder}: not a plain folder; links are not followed inside a store")
 
 

@@ -13,7 +13,7 @@ from emocache.store.files import COMMIT_NAME
 from emocache.store.listing import open_segment
 from emocache.store.origin import Origin
 from emocache.store.remote.folder import FolderPlace
-from emocache.store.remote.inventory import Inventory, shelf_of, take_inventory
+from emocache.store.remote.inventory import PAPERS, Inventory, shelf_of, take_inventory
 from emocache.store.remote.mirror import mirror_of
 from emocache.store.remote.place import Place, open_place
 from emocache.store.segment import Segment
@@ -92,7 +92,7 @@ def open_side(where: str | Path) -> Side:
         listed = list(place.files())
         inventory = take_inventory(listed)
         if not inventory.stamped:
-            if inventory.others or inventory.documents or inventory.shelves:
+            if inventory.others or inventory.shelves or inventory.documents - set(PAPERS):
                 raise NotAStore(
                     f"{place.url}: no store is here (no {COMMIT_NAME}), but {len(listed):,} files; name an empty place"
                 )
