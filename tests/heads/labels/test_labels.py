@@ -103,6 +103,12 @@ def test_more_than_half_of_the_votes_make_the_label_and_nobody_agreeing_asks_for
     np.testing.assert_allclose(verdicts.confidence, [0.8, 0.1, 0.45, 0.0, 0.1])
 
 
+def test_half_of_the_votes_is_not_more_than_half() -> None:
+    verdicts = deliberate(np.array([0, 0]), [voter("a", [1, 1]), voter("b", [1, 1]), voter("c", [2, 1])])
+    assert verdicts.refined.tolist() == [0, 1]  # 2 of 4, the annotation's being the fourth; 3 of 4
+    assert verdicts.review.tolist() == [True, True]
+
+
 def corrupted(corpus: Corpus, seed: int = 0) -> tuple[list[tuple[str, dict[str, Any]]], NDArray[np.bool_]]:
     """The corpus with a sixth of its labels changed, and which."""
     rng = np.random.default_rng(seed)
@@ -339,6 +345,25 @@ class TestHeldOutClips:
         assert (found.label == NO_VOTE).all()
         assert (found.round == 0).all()
         assert (found.votes == NO_VOTE).all()
+
+    def test_what_was_mined_in_one_round_teaches_in_the_next_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Clips 30 to 49 are agreed on at once, the others after one more training."""
+        sizes: list[int] = []
+        plain = mining.Learner.fit.__func__  # type: ignore[attr-defined]
+
+        def spy(cls: Any, kind: Any, values: Any, *rest: Any, **options: Any) -> Any:
+            sizes.append(len(values))
+            return plain(cls, kind, values, *rest, **options)
+
+        def votes(_: Any, values: NDArray[np.float32]) -> NDArray[np.int64]:
+            return np.tile(np.where((values[:, 4] < 50) | (len(sizes) > 4), 1, NO_VOTE), (4, 1))
+
+        monkeypatch.setattr(mining.Learner, "fit", classmethod(spy))
+        monkeypatch.setattr(mining, "_votes", votes)
+        rounds, found = self.mined(self.opinions(last=1))
+        assert [(r.mined, r.kept) for r in rounds] == [(0, True), (20, True), (20, True)]
+        assert [*found.round[[30, 49, 50, 69]]] == [1, 1, 2, 2]
+        assert sizes == [20] * 4 + [25] * 4 + [30] * 4
 
     def test_two_of_four_learners_are_not_enough(self) -> None:
         pool = self.opinions(last=1)
