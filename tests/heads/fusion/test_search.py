@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from emocache.errors import BadOption
@@ -76,14 +76,15 @@ def test_a_class_that_is_largest_only_between_the_ends_has_two_corners() -> None
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), runs=st.integers(2, 7), metric=st.sampled_from(METRICS))
+@example(seed=5651, runs=2, metric="uar")  # equal scores by other hits, which differ in the last digit
 def test_the_result_is_never_below_the_best_single_run_or_equal_weights(seed: int, runs: int, metric: str) -> None:
     probabilities, objective = problem(seed, runs, 30, 3, metric)
     found = fit_weights(probabilities, objective, seed=seed)
     assert found.weights.min() >= 0
     assert found.weights.sum() == pytest.approx(1)
     assert found.score == evaluate(found.weights[None], probabilities, objective)[0]
-    assert found.score >= evaluate(np.eye(runs), probabilities, objective).max()
-    assert found.score >= objective.score(probabilities.mean(axis=0)[None])[0]
+    assert found.score >= evaluate(np.eye(runs), probabilities, objective).max() - 1e-12
+    assert found.score >= objective.score(probabilities.mean(axis=0)[None])[0] - 1e-12
 
 
 def test_a_single_run_and_equal_weights_are_tried_before_any_step() -> None:
