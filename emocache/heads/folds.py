@@ -49,6 +49,16 @@ class Folds:
         return test if len(test) else np.flatnonzero(self.of >= 0)
 
 
+def check_seed(seed: int) -> int:
+    """`seed` itself, if numbers can be drawn by it.
+
+    raises: BadOption
+    """
+    if seed < 0:
+        raise BadOption(f"--seed {seed}: a seed is 0 or more")
+    return seed
+
+
 def make_folds(
     rule: str | None,
     labels: NDArray[np.int64],

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from emocache.errors import BadOption
+from emocache.heads.folds import check_seed
 from emocache.heads.head import TASKS, Head
 from emocache.heads.matrix import load_matrix
 from emocache.heads.normalize import check_method
@@ -77,8 +78,7 @@ def set_up(
 
 
 def _refuse_what_cannot_be(kind: type[Head], head: str, task: str, mix_layers: str, seed: int, seeds: int) -> None:
-    if seed < 0:
-        raise BadOption(f"--seed {seed}: a seed is 0 or more")
+    check_seed(seed)
     if seeds < 1:
         raise BadOption(f"--seeds {seeds}: a head is trained once or more")
     if task not in TASKS:

@@ -88,6 +88,7 @@ def test_the_selection_sees_non_negative_values_of_the_training_rows_alone(data:
     assert isinstance(net, DynamicNetwork)
     fused = net.fused(torch.from_numpy(x)).detach()
     assert (fused + net.shift).min() >= 0
+    assert (fused + net.shift).min(dim=0).values.max() == 0, "each column begins at 0 of its own"
     assert len(net.chosen) == 16
     target = np.searchsorted(head.classes_, y)
     expected = most_telling((fused + net.shift).double().numpy(), target, 16)

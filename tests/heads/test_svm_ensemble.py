@@ -76,6 +76,26 @@ def test_a_tie_of_votes_goes_to_the_larger_sum_of_decision_values(data: Data) ->
     np.testing.assert_array_equal(head.predict_proba(new)[tied].argmax(axis=1), expected)
 
 
+class Decided(SVC):  # type: ignore[misc] # scikit-learn ships no types
+    """A machine that has decided: of each pair of classes, how surely the first (of two classes, the second)."""
+
+    def __init__(self, *decisions: float | list[float]) -> None:
+        self.decisions = np.array(decisions)
+
+    def decision_function(self, X: NDArray[np.float64]) -> NDArray[np.float64]:  # noqa: N803 (scikit-learn's name)
+        return np.asarray(self.decisions[: len(X)])
+
+
+def test_a_decision_speaks_for_one_class_of_its_pair_and_against_the_other() -> None:
+    """Worked by hand; the pairs are 0 and 1, 0 and 2, 1 and 2. A circle of wins goes to the first class."""
+    votes, sums = one_vote(Decided([1, 2, -0.5], [1, -3, 0.5]), np.zeros((2, 4)), 3)
+    np.testing.assert_array_equal(votes, [[1, 0, 0], [1, 0, 0]])
+    np.testing.assert_array_equal(sums, [[3, -1.5, -1.5], [-2, -0.5, 2.5]])
+    votes, sums = one_vote(Decided(0.25, -2), np.zeros((2, 4)), 2)
+    np.testing.assert_array_equal(votes, [[0, 1], [1, 0]])
+    np.testing.assert_array_equal(sums, [[-0.25, 0.25], [2, -2]])
+
+
 def test_the_shared_kernels_are_scikit_learns(data: Data) -> None:
     from sklearn.metrics.pairwise import linear_kernel, polynomial_kernel, rbf_kernel
 

@@ -21,6 +21,7 @@ from emocache.heads.blends.page import blend_page, blend_summary
 from emocache.heads.blends.stability import stability_svg
 from emocache.heads.blends.thresholds import SEARCHES, Thresholds, find_thresholds
 from emocache.heads.blends.truth import EMOTIONS, blends_of_names, read_metadata
+from emocache.heads.folds import check_seed
 from emocache.heads.fusion.fuse import WORKERS
 from emocache.heads.fusion.fused import Fusion, predict_fused
 from emocache.heads.fusion.members import Members, read_members
@@ -84,6 +85,7 @@ def blend_runs(
         raise BadOption(f"--search {search!r} is not known; known: {', '.join(SEARCHES)}")
     if salience not in SALIENCES:
         raise BadOption(f"--salience {salience!r} is not known; known: {', '.join(SALIENCES)}")
+    check_seed(seed)
     members = _six_emotions(read_members(runs, at_least=1))
     known = blends_of_names(members.clips) if metadata is None else read_metadata(metadata)
     true = known.of(members.clips, metadata)

@@ -97,6 +97,8 @@ def read_metadata(path: str | Path) -> Blends:
         ) from error
     if missing := [name for name in COLUMNS if name not in table]:
         raise FitError(f"{path}: lacks {some(missing, 9)}; expected the columns {', '.join(COLUMNS)}")
+    if table.empty:
+        raise FitError(f"{path}: has columns but no clips; give the challenge's train_metadata.csv")
     clips = tuple(map(_without_suffix, table["filename"]))
     if len(set(clips)) < len(clips):
         twice = next(clip for clip in clips if clips.count(clip) > 1)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emocache.errors import FitError
+from emocache.heads.folds import check_seed
 from emocache.heads.fusion.fused import (
     Fusion,
     fused_table,
@@ -62,6 +63,7 @@ def fuse_runs(
     raises: BadOption, FitError; nothing is left behind then
     """
     check_metric(metric)
+    check_seed(seed)
     members = read_members(runs)
     if folds is not None:
         members = divided(members, folds, seed)
@@ -104,7 +106,10 @@ def _test_table(
 def _refuse_what_cannot_be_nested(members: Members) -> None:
     where = members.runs[0].path
     if nameless := [clip for clip, target in zip(members.clips, members.target, strict=True) if target < 0]:
-        raise FitError(f"{where}: {len(nameless)} clips have no label ({nameless[0]}); weights are fitted to labels")
+        raise FitError(
+            f"{where}: {len(nameless)} clips have no label ({nameless[0]}); weights are fitted to "
+            "labels: fuse runs that were fitted on a manifest where every clip has one"
+        )
     if len(members.fold_names) < 2:
         raise FitError(
             f"{where}: all clips are scored in the one fold {members.fold_names[0]!r}: weights fitted there could not "

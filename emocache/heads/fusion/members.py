@@ -148,7 +148,10 @@ def divided(members: Members, rule: str, seed: int) -> Members:
 
 
 def _labels(oof: pd.DataFrame) -> list[Any]:
-    return oof["label"].tolist() if "label" in oof else [None] * len(oof)
+    """Labels, None where there is none (a table of some labels is read with NaN there)."""
+    if "label" not in oof:
+        return [None] * len(oof)
+    return [label if known else None for label, known in zip(oof["label"], oof["label"].notna(), strict=True)]
 
 
 def _common(runs: Sequence[Member]) -> tuple[list[str], dict[str, list[str]]]:

@@ -139,7 +139,7 @@ def _walk(
             break
         kept = np.argsort(-values, kind="stable")[: (len(values) + 1) // 2]
         weights, values = weights[kept], values[kept]
-    return Fitted(best, float(best_value))
+    return Fitted(best, float(evaluate(best[None], probabilities, objective)[0]))
 
 
 def _directions(weights: FloatArray, rng: np.random.Generator) -> Iterator[tuple[FloatArray, FloatArray]]:

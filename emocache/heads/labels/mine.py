@@ -4,7 +4,8 @@ Section 2.5 of "Early Joint Learning of Emotion Information Makes MultiModal Mod
 on four groups of features are trained on the labelled clips; an unlabelled clip on which at least three agree gets
 their label; the clips so mined are dealt out to the learners in four parts, each learner is trained again on the
 labelled clips and its part, and the next round votes on what is left. The score on held-out speakers is taken after
-each round; a round after which it falls is undone, and ends the mining.
+each round; a round after which it falls is undone, and ends the mining. Clips of these speakers are mined, but
+not trained on.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from emocache.errors import BadOption, FitError
 from emocache.heads import metrics
-from emocache.heads.folds import make_folds
+from emocache.heads.folds import check_seed, make_folds
 from emocache.heads.head import Head
 from emocache.heads.labels.learner import Learner, weak_head
 from emocache.heads.labels.refine import own_columns, refuse_to_overwrite, speakers_of, write_table
@@ -97,9 +98,13 @@ def mine_labels(
     raises: NotAStore, UnknownName, BadOption, FitError
     """
     check_method(normalize)
+    check_seed(seed)
     kind, place = weak_head(head), refuse_to_overwrite(Path(out))
     if groups is not None and len(groups) != GROUPS:
-        raise BadOption(f"--group: {len(groups)} given; the method has {GROUPS} learners, each on a group of its own")
+        raise BadOption(
+            f"--group: {len(groups)} given; the method has {GROUPS} learners, each on a group of its own; give it "
+            f"{GROUPS} times, or leave it out for random halves of all columns"
+        )
     if rounds < 1 or not 2 <= agree <= GROUPS:
         raise BadOption(f"--rounds {rounds}, --agree {agree}: at least 1 round, and 2 to {GROUPS} learners that agree")
     matrix, columns = _groups(store, groups, clips, seed)
@@ -120,6 +125,13 @@ def _groups(
         rng = np.random.default_rng(seed)
         return matrix, [np.sort(rng.choice(width, max(1, width // 2), replace=False)) for _ in range(GROUPS)]
     asked = [[request.strip() for request in group.split(",") if request.strip()] for group in groups]
+    if not all(asked):
+        raise BadOption(f"--group {groups[asked.index([])]!r}: names no feature; write one or more, with commas")
+    if twice := [group for group in asked if sum(sorted(group) == sorted(other) for other in asked) > 1]:
+        raise BadOption(
+            f"--group {','.join(twice[0])} is given twice: learners on the same features agree by themselves; give "
+            f"{GROUPS} different groups"
+        )
     requests = list(dict.fromkeys(request for group in asked for request in group))
     matrix = load_matrix(store, requests, clips)
     spans = {
@@ -133,6 +145,7 @@ class _Pool:
     """Clips to learn from, to score on, and to mine.
 
     target: ``(clip,)``, -1 without a label; learn, held, free: row numbers
+    apart: ``(clip,)``, whether the clip is of a held-out speaker: unlabelled ones are mined too, but teach nobody
     """
 
     values: NDArray[np.float32]
@@ -142,6 +155,7 @@ class _Pool:
     learn: IntArray
     held: IntArray
     free: IntArray
+    apart: NDArray[np.bool_]
 
     @classmethod
     def of(cls, matrix: Matrix, normalize: str, seed: int) -> _Pool:
@@ -149,7 +163,8 @@ class _Pool:
         known = np.array([label is not None for label in labels])
         if not known.any() or known.all():
             raise FitError(
-                f"{int(known.sum())} of {len(known)} clips have a label; mining needs clips with and clips without one"
+                f"{int(known.sum())} of {len(known)} clips have a label; mining needs clips with and without one: "
+                "leave cells of the column 'label' empty, or fill some, in a manifest given by --clips"
             )
         classes = np.unique([label for label in labels if label is not None])
         place = {name: number for number, name in enumerate(classes.tolist())}
@@ -158,12 +173,21 @@ class _Pool:
         speakers = speakers_of(matrix)
         voices = [matrix.column("speaker")[row] for row in rows]
         count = len(set(voices)) if speakers is not None else 1
+        if count == 1 and len(rows) < HELD_OUT_PARTS:
+            raise FitError(
+                f"only {len(rows)} clips have a label; one part in {HELD_OUT_PARTS} of them is held out and the rest "
+                f"learned from: label {HELD_OUT_PARTS} clips or more"
+            )
         rule = f"speaker:{min(HELD_OUT_PARTS, count)}" if count > 1 else str(HELD_OUT_PARTS)
         folds = make_folds(rule, target[rows], voices, {}, seed=seed)
         learn, held = rows[folds.of != 0], rows[folds.of == 0]
         if len(np.unique(target[learn])) < 2:
             raise FitError(f"only {len(learn)} labelled clips of one class are left to learn from; label more clips")
-        return cls(normalized(matrix, normalize), classes, target, speakers, learn, held, np.flatnonzero(~known))
+        apart = np.isin(np.arange(len(target)), held)
+        if speakers is not None and count > 1:
+            apart = np.isin(speakers, speakers[held])
+        free = np.flatnonzero(~known)
+        return cls(normalized(matrix, normalize), classes, target, speakers, learn, held, free, apart)
 
 
 @dataclass(frozen=True)
@@ -221,8 +245,9 @@ def mine(
             break
         fresh = free[sure]
         target[fresh] = counts[sure].argmax(axis=1)
-        dealt = rng.permutation(len(fresh)) % len(columns)
-        parts = [np.concatenate([rows, fresh[dealt == part]]) for part, rows in enumerate(parts)]
+        teaching = fresh[~pool.apart[fresh]]
+        dealt = rng.permutation(len(teaching)) % len(columns)
+        parts = [np.concatenate([rows, teaching[dealt == part]]) for part, rows in enumerate(parts)]
         learners = train()
         before, (score, each) = score, _scores(learners, pool)
         done.append(Round(number, len(fresh), score, each, kept=score >= before))

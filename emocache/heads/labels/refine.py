@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emocache.errors import BadOption, FitError, some
-from emocache.heads.folds import make_folds
+from emocache.heads.folds import check_seed, make_folds
 from emocache.heads.labels.learner import out_of_fold, weak_head
 from emocache.heads.matrix import Matrix, load_matrix
 from emocache.heads.normalize import check_method, normalized
@@ -71,12 +71,16 @@ class Refinement:
         return "\n".join(
             [
                 f"{len(table)} labels, voters: {', '.join(self.voters)}, and the annotation",
-                f"changed: {int(changed.sum())}  ({some([f'{move} {count}' for move, count in moves.items()], 6)})",
-                f"for review, nobody agrees with the annotation: {int(review.sum())}  "
-                f"({some(table['clip_id'][review].tolist(), 6)})",
+                f"changed: {_counted([f'{move} {count}' for move, count in moves.items()], int(changed.sum()))}",
+                "for review, nobody agrees with the annotation: "
+                f"{_counted(table['clip_id'][review].tolist(), int(review.sum()))}",
                 f"table: {self.path}",
             ]
         )
+
+
+def _counted(names: Sequence[str], count: int) -> str:
+    return f"{count}  ({some(names, 6)})" if names else f"{count}"
 
 
 def refine_labels(
@@ -103,13 +107,18 @@ def refine_labels(
     raises: NotAStore, UnknownName, BadOption, FitError
     """
     check_method(normalize)
+    check_seed(seed)
+    _refuse_voters_that_cannot_be(heads, labels_from)
     kinds = {name: weak_head(name) for name in heads}
     place = refuse_to_overwrite(Path(out))
     matrix = labelled(load_matrix(store, features, clips))
     labels = np.asarray(matrix.column("label"), dtype=np.str_)
     classes, target = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
-        raise FitError(f"all {len(labels)} clips have the label {labels[0]!r}; there is nothing to vote on")
+        raise FitError(
+            f"all {len(labels)} clips have the label {str(labels[0])!r}; there is nothing to vote on: give clips of "
+            "two labels or more"
+        )
     speakers = speakers_of(matrix)
     given = {name: matrix.column(name) for name in ("fold", "split")}
     parts = list(make_folds(folds, target, matrix.column("speaker"), given, seed=seed).parts())
@@ -126,6 +135,17 @@ def refine_labels(
     table = _table(matrix, classes, target, voters, verdicts)
     write_table(table, place)
     return Refinement(place, table, tuple(voter.name for voter in voters))
+
+
+def _refuse_voters_that_cannot_be(heads: Sequence[str], labels_from: Sequence[str]) -> None:
+    """Every voter has one vote, the annotation too."""
+    if not heads and not labels_from:
+        raise BadOption("--head and --labels-from: nobody votes; name a head, or a column with other labels")
+    if "label" in labels_from:
+        raise BadOption("--labels-from label: the annotation votes anyway; name columns with other labels")
+    for option, names in (("--head", heads), ("--labels-from", labels_from)):
+        if twice := [name for name in names if list(names).count(name) > 1]:
+            raise BadOption(f"{option} {twice[0]} is named twice, and would vote twice; name it once")
 
 
 def deliberate(target: IntArray, voters: Sequence[Voter]) -> Verdicts:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emocache.errors import FitError
+from emocache.heads.folds import check_seed
 from emocache.heads.fusion.members import Members, read_members
 from emocache.heads.fusion.objective import LargestClass, check_metric
 from emocache.heads.fusion.scored import oof_of, scores_of, sources_of
@@ -83,9 +84,13 @@ def vote_runs(
     raises: BadOption, FitError; nothing is left behind then
     """
     check_metric(metric)
+    check_seed(seed)
     members = read_members(runs)
-    if (members.target < 0).any():
-        raise FitError(f"{members.runs[0].path}: some clips have no label; runs are ranked on labelled clips")
+    if nameless := int((members.target < 0).sum()):
+        raise FitError(
+            f"{members.runs[0].path}: {nameless} clips have no label; runs are ranked on labels: "
+            "let runs vote that were fitted on a manifest where every clip has one"
+        )
     recipe = {
         "head": {"name": HEAD, "parameters": {"metric": metric}},
         "features": [],

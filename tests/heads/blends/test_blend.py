@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ from emocache.heads.blends.continuous import SalienceModel
 from emocache.heads.blends.objective import BlendScore, blend_scores, decide_with, fit_blend
 from emocache.heads.blends.rules import Keys
 from emocache.heads.blends.thresholds import Thresholds, find_thresholds
-from emocache.heads.blends.truth import EMOTIONS
+from emocache.heads.blends.truth import EMOTIONS, blends_of_names
 from emocache.heads.fit import fit_head
 from tests.heads.blends.test_rules import random_truth
 from tests.heads.conftest import Given
@@ -136,6 +137,18 @@ def test_an_honest_answer_comes_from_the_other_folds_thresholds(two_runs: list[P
         other = fold["from_other_folds"]
         said = decide_with(p[rows], Thresholds(other["alpha"], other["beta"], 0, 0))
         assert as_text(said) == run.oof.loc[rows, "thresholds"].tolist()
+
+
+def test_the_recorded_weights_and_thresholds_reach_the_optimistic_score(two_runs: list[Path], tmp_path: Path) -> None:
+    run = emocache.blend_runs(two_runs, out=tmp_path / "blend")
+    columns = [f"p_{name}" for name in EMOTIONS]
+    each = np.stack([pd.read_parquet(path / "oof.parquet")[columns].to_numpy() for path in two_runs])
+    fused = np.tensordot([run.record["weights"][str(path)] for path in two_runs], each, axes=1)
+    kept = run.record["thresholds"]
+    said = decide_with(fused, Thresholds(kept["alpha"], kept["beta"], 0, 0))
+    true = blends_of_names(run.oof["clip_id"].tolist()).salience
+    assert blend_scores(said, true)["score"] == pytest.approx(run.metrics["optimistic"]["score"])
+    assert (kept["alpha"], kept["beta"]) == (run.metrics["optimistic"]["alpha"], run.metrics["optimistic"]["beta"])
 
 
 def test_the_stability_plot_has_a_curve_and_a_dot_for_each_fold_and_threshold(

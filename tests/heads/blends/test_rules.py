@@ -90,6 +90,20 @@ def test_ten_thousand_random_predictions_agree_with_the_transcription() -> None:
         assert Keys.of(true).score(hits) == pytest.approx(both, abs=1e-12)
 
 
+def test_hits_are_counted_as_decisions_are_at_the_very_thresholds() -> None:
+    """Multiples of 1/16 have no rounding: second probabilities equal alpha, and gaps beta, exactly and often."""
+    rng = np.random.default_rng(1)
+    p, true = rng.multinomial(16, np.full(6, 1 / 6), 400) / 16, random_truth(rng, 400)
+    true[:200] = decide(p[:200], 3 / 16, 1 / 16)
+    for alpha in (2 / 16, 3 / 16, 4 / 16):
+        for beta in (0, 1 / 16, 2 / 16):
+            said = decide(p, alpha, beta)
+            present, salient = Keys.of(true).hits(p, np.arange(400), alpha, beta)
+            blends = (true > 0).sum(axis=1) == 2
+            np.testing.assert_array_equal(present, ((said > 0) == (true > 0)).all(axis=1))
+            np.testing.assert_array_equal(salient, blends & (said == true).all(axis=1))
+
+
 # --- accuracies ------------------------------------------------------------------------------------------------------
 
 

@@ -67,6 +67,10 @@ def test_a_table_that_makes_no_sense_is_refused(tmp_path: Path, old: str, new: s
 
 
 def test_no_table_is_said(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.csv"
+    empty.write_text("filename,fold,mix,emotion_1,emotion_2,emotion_1_salience,emotion_2_salience\n")
+    with pytest.raises(FitError, match=r"empty.csv: has columns but no clips; give the challenge's train_metadata.csv"):
+        read_metadata(empty)
     with pytest.raises(FitError, match=r"none.csv: cannot be read as a table: .*; give the challenge's"):
         read_metadata(tmp_path / "none.csv")
 
