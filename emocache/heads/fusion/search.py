@@ -123,7 +123,7 @@ def _walk(
 
     weights: ``(walker, run)``; values: their scores, ``(walker,)``
     """
-    best, best_value, waited = weights[values.argmax()], values.max(), 0
+    best, best_value, waited = weights[values.argmax()].copy(), values.max(), 0
     for _ in range(rounds):
         for low, high in _directions(weights, rng):
             ends = fuse(np.concatenate([low, high]), probabilities)
@@ -139,7 +139,7 @@ def _walk(
             break
         kept = np.argsort(-values, kind="stable")[: (len(values) + 1) // 2]
         weights, values = weights[kept], values[kept]
-    return Fitted(best, float(evaluate(best[None], probabilities, objective)[0]))
+    return Fitted(best, float(best_value))
 
 
 def _directions(weights: FloatArray, rng: np.random.Generator) -> Iterator[tuple[FloatArray, FloatArray]]:
