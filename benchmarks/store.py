@@ -45,7 +45,7 @@ def features(clips: int, seed: int = 0) -> Rows:
 
 def key(number: int) -> bytes:
     """A content key, spread over all values as real ones are."""
-    return (number * 0x9E3779B97F4A7C15 % 2**64).to_bytes(8) + number.to_bytes(24)
+    return (number * 0x9E3779B97F4A7C15 % 2**64).to_bytes(8) + (number + 1).to_bytes(24)
 
 
 def fill(path: Path, values: Rows, layers: Sequence[int] = (0,), segment: int = 256) -> Feature:

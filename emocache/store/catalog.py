@@ -28,22 +28,25 @@ MANY_UNCOVERED, UNCOVERED_SHARE = 64, 0.1
 """A snapshot is due when it lacks more segments than this, and more than this share of all."""
 
 
-def write_snapshot(feature: Path, fingerprint: str) -> str:
-    """Commit a snapshot of all segments as they stand; returns its name."""
+def write_snapshot(feature: Path, fingerprint: str, by: str | None = None) -> str:
+    """Commit a snapshot of all segments as they stand; returns its name. by: who makes it; left out: this user"""
     catalog = open_catalog(feature, fingerprint)
     ensure_group(feature / INDEX)
     facts = {"fingerprint": fingerprint, "rows": len(catalog.cells.keys)}
-    return write_segment(feature / INDEX, "index", snapshot_arrays(catalog.cards, catalog.cells), facts)
+    return write_segment(feature / INDEX, "index", snapshot_arrays(catalog.cards, catalog.cells), facts, by=by)
 
 
-def refresh_snapshot(feature: Path, fingerprint: str) -> str | None:
-    """Commit a snapshot if many segments are not in the newest one; returns its name, None if none was due."""
+def refresh_snapshot(feature: Path, fingerprint: str, by: str | None = None) -> str | None:
+    """Commit a snapshot if many segments are not in the newest one; returns its name, None if none was due.
+
+    by: who makes it; left out: this user
+    """
     covered = newest_snapshot(feature, fingerprint)
     names = segment_names(feature / SEGMENTS)
     lacking = len(names) if covered is None else len(set(names) - set(covered.cards.names))
     if lacking <= MANY_UNCOVERED or lacking <= UNCOVERED_SHARE * len(names):
         return None
-    return write_snapshot(feature, fingerprint)
+    return write_snapshot(feature, fingerprint, by)
 
 
 @dataclass

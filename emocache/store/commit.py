@@ -9,7 +9,7 @@ import secrets
 import struct
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +24,7 @@ from emocache.store.files import COMMIT_NAME, Draft, create_once, make_folder
 from emocache.store.layout import (
     CHECKSUM_BYTES,
     INLINE_BYTES,
+    TEXTS,
     ArrayOnDisk,
     folder_of,
     plan_layout,
@@ -57,8 +58,9 @@ def _is_timed(name: str) -> bool:
     return len(name) > 12 and all(digit in "0123456789abcdef" for digit in name[:12])
 
 
-INDEX_INLINE_BYTES = 4096
-"""A snapshot is written seldom and read often: what is longer is read faster from a file."""
+LASTING_INLINE_BYTES = 4096
+"""What is written seldom and read often, also from afar, has only such short arrays in its manifest, which each reader
+fetches whole: snapshots, the roster, what a compaction makes."""
 Content = NDArray[Any] | Layered
 
 
@@ -72,6 +74,8 @@ def write_segment(
     along: Collection[str] = (),
     codec: str | None = None,
     name: str | None = None,
+    lasting: bool = False,
+    by: str | None = None,
 ) -> str:
     """Commit one segment below `parent` and return its name; when this returns, a power cut cannot take it back.
 
@@ -82,11 +86,14 @@ def write_segment(
     supersedes: segments of `parent` that no reader shall look at from now on
     along: the other segments that hold a part of what those held: without all of them, `supersedes` does not hold
     codec: ``zstd`` or ``blosc`` for ``values``; left out: raw, so that it can be mapped
+    lasting: cells that are read often and far away, so that each array shall come alone; all other kinds are that
+    by: who makes it; left out: this user
     raises: OSError if the disk refuses; what was written then is removed, as far as that goes
     """
     name = name or segment_name(supersedes)
     with Draft(parent / name) as draft:
-        layouts, files = _write_arrays(draft, arrays, codec, INDEX_INLINE_BYTES if kind == "index" else INLINE_BYTES)
+        inline = LASTING_INLINE_BYTES if lasting or kind != "cells" else INLINE_BYTES
+        layouts, files = _write_arrays(draft, arrays, codec, inline)
         manifest = seal(
             {
                 "version": FORMAT,
@@ -96,7 +103,7 @@ def write_segment(
                 "files": files,
                 "supersedes": sorted(supersedes),
                 **({"along": sorted(along)} if along else {}),
-                "made": {"by": _who(), "at_ms": time.time_ns() // 1_000_000, "with": _with()},
+                "made": {"by": by or _who(), "at_ms": time.time_ns() // 1_000_000, "with": _with()},
             }
         )
         parse_manifest(draft.folder, manifest.facts)
@@ -120,13 +127,22 @@ def _with() -> str:
 def _plan(name: str, array: Content, codec: str | None, inline: int) -> ArrayOnDisk:
     """Where and how an array will lie: the small ones in the manifest, ``values`` always in files."""
     dtype = np.dtype(array.dtype).name
+    codec = codec if name == "values" else "zstd" if name in TEXTS else None
     if name != "values" and isinstance(array, np.ndarray) and array.nbytes <= inline:
-        little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-        return ArrayOnDisk(array.shape, dtype, array.shape[0], data=base64.b64encode(little.data).decode())
-    layout = plan_layout(array.shape, dtype, codec if name == "values" else None)
+        return _in_manifest(array, ArrayOnDisk(array.shape, dtype, array.shape[0], codec))
+    layout = plan_layout(array.shape, dtype, codec)
     if layout.codec is not None and not _pays(array, layout):
         layout = plan_layout(array.shape, dtype)
     return layout
+
+
+def _in_manifest(array: NDArray[Any], layout: ArrayOnDisk) -> ArrayOnDisk:
+    """An array as the manifest holds it; without its codec where that would make it longer."""
+    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).data
+    body = codecs.encode(little, layout)
+    if len(body) >= little.nbytes:
+        body, layout = little, replace(layout, codec=None)
+    return replace(layout, data=base64.b64encode(body).decode())
 
 
 def _write_arrays(

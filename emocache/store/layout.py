@@ -12,8 +12,8 @@ from emocache.store.documents import group_document, node_document
 CHUNK_BYTES = 16 * 2**20
 """A chunk holds at most this much, or one row."""
 INLINE_BYTES = 128 * 2**10
-"""An array other than ``values`` that is no longer than this lies in the manifest: a file and a folder cost a commit
-more than the bytes do."""
+"""No array that is longer than this lies in the manifest, and never ``values``: a file and a folder cost a commit more
+than so few bytes do."""
 DTYPES = {"float32": 4, "float16": 2, "uint8": 1, "int64": 8}
 CHECKSUM_BYTES = 4
 DIMENSIONS = {
@@ -21,14 +21,17 @@ DIMENSIONS = {
     "keys": ["clip", "byte"],
     "offsets": ["bound"],
     "ledger": ["byte"],
-    "rows": ["byte"],
+    "clips": ["byte"],
+    "columns": ["byte"],
     "names": ["byte"],
     "segments": ["byte"],
     "cards": ["segment", "fact"],
     "seals": ["segment", "byte"],
     "places": ["cell", "place"],
 }
-"""The arrays that a segment may have, and what their axes are called."""
+"""The arrays that a segment may have, and what their axes are called; behind a ``.`` a name may say more."""
+TEXTS = ("ledger", "clips", "columns")
+"""The arrays of text that grows with the clips: they are packed (``zstd``) where that makes them shorter."""
 CODECS: dict[str, dict[str, Any]] = {
     "zstd": {"level": 3, "checksum": False},
     "blosc": {"cname": "zstd", "clevel": 3, "shuffle": "bitshuffle", "blocksize": 0},
@@ -43,7 +46,7 @@ class ArrayOnDisk:
     shape: ``(row, layer, dim)`` for a layered array, else one or two axes
     chunk_rows: how many rows a chunk holds; the last chunk is filled up to it, as Zarr asks
     codec: None (raw, mappable), ``zstd`` or ``blosc``
-    data: base64 of the raw little-endian bytes of an array that lies in the manifest; None if it lies in chunk files
+    data: base64 of what an array in the manifest holds, little-endian, behind its codec; None if it lies in chunk files
     """
 
     shape: tuple[int, ...]
@@ -117,10 +120,8 @@ class ArrayOnDisk:
 
     def entry(self) -> dict[str, Any]:
         """What the manifest says of it."""
-        known: dict[str, Any] = {"shape": list(self.shape), "dtype": self.dtype}
-        if self.inline:
-            return {**known, "data": self.data}
-        return {**known, "chunk": list(self.chunk_shape), "codec": self.codec}
+        known: dict[str, Any] = {"shape": list(self.shape), "dtype": self.dtype, "codec": self.codec}
+        return {**known, "data": self.data} if self.inline else {**known, "chunk": list(self.chunk_shape)}
 
     def document(self, name: str, facts: bytes = b"") -> bytes:
         """The ``zarr.json`` of the array called `name`, see `node_document`; chunks are named ``c.0.1.0``."""
@@ -134,7 +135,7 @@ class ArrayOnDisk:
                 "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
                 "fill_value": "NaN" if self.dtype.startswith("float") else 0,
                 "codecs": self._codecs(),
-                "dimension_names": DIMENSIONS[name],
+                "dimension_names": axes_of(name),
             },
             facts,
         )
@@ -149,6 +150,11 @@ class ArrayOnDisk:
             size = {"typesize": item} if self.codec == "blosc" else {}
             middle = [{"name": self.codec, "configuration": {**CODECS[self.codec], **size}}]
         return [first, *middle, {"name": "crc32c"}]
+
+
+def axes_of(array: str) -> list[str]:
+    """What the axes of an array are called; a KeyError if there is no such array."""
+    return DIMENSIONS[array.partition(".")[0]]
 
 
 def plan_layout(shape: Sequence[int], dtype: str, codec: str | None = None) -> ArrayOnDisk:

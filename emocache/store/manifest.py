@@ -105,6 +105,8 @@ def _read_table(origin: str) -> pd.DataFrame:
             f"{origin}: no such manifest; write a table with the columns clip_id and path, "
             "or name a folder of media with --clips"
         ) from None
+    except pd.errors.EmptyDataError:
+        raise ManifestError(f"{origin}: is empty; write a table with the columns clip_id and path") from None
     except (ValueError, OSError) as error:
         raise ManifestError(f"{origin}: cannot be read as {suffix[1:]}: {error}") from error
 

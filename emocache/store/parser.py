@@ -12,22 +12,24 @@ from pathlib import Path
 from typing import Any
 
 from emocache.errors import DamagedStore
+from emocache.spec import JOINED_TEXT, MODALITIES
 from emocache.store.documents import FORMAT, NAME
 from emocache.store.files import COMMIT_NAME
 from emocache.store.layout import (
     CHECKSUM_BYTES,
     CODECS,
-    DIMENSIONS,
     DTYPES,
     INLINE_BYTES,
+    TEXTS,
     ArrayOnDisk,
+    axes_of,
     folder_of,
     lies_at_root,
 )
 
 KEY_BYTES = 32
-TABLE_BYTES = 3 + 3 * KEY_BYTES
-"""A row of the roster's keys: for audio, video and text whether there is a key, and the key."""
+ROSTER_KEYS = "keys."
+"""How the roster's arrays of keys begin; what they are the keys of comes behind it (`Recipe.reads`)."""
 MAX_SIZE = 2**40
 MAX_LAYER = 2**16
 MAX_FILES = 2**18
@@ -42,7 +44,7 @@ _KEYS = {
 }
 _ARRAYS = {
     "cells": {"values", "keys", "offsets", "ledger"},
-    "roster": {"rows", "names", "keys"},
+    "roster": {"clips", "columns", *(f"{ROSTER_KEYS}{modality}" for modality in MODALITIES)},
     "index": {"segments", "names", "cards", "seals", "keys", "places"},
 }
 _HEX64 = re.compile(r"[0-9a-f]{64}")
@@ -110,27 +112,33 @@ def _check_facts(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 def _parse_arrays(folder: Path, entries: Any, known: Collection[str]) -> dict[str, ArrayOnDisk]:
     _expect(folder, isinstance(entries, dict), "arrays is no map")
-    if strange := sorted(set(entries) - set(known)):
+    if strange := sorted(name for name in entries if name not in known and not _is_joined_text(name, known)):
         raise _refusal(folder, f"array {strange[0][:80]!r} is not known; known: {', '.join(sorted(known))}")
     return {name: _parse_array(folder, name, entry) for name, entry in entries.items()}
+
+
+def _is_joined_text(name: str, known: Collection[str]) -> bool:
+    """Whether an array holds the keys of a joined text; a roster has one for each template."""
+    return f"{ROSTER_KEYS}text" in known and bool(JOINED_TEXT.fullmatch(name.removeprefix(ROSTER_KEYS)))
 
 
 def _parse_array(folder: Path, name: str, entry: Any) -> ArrayOnDisk:
     _expect(folder, isinstance(entry, dict), f"array {name} is no map")
     inline = "data" in entry
-    _check_keys(folder, entry, {"shape", "dtype", *({"data"} if inline else {"chunk", "codec"})}, f"array {name}")
-    shape, dtype = entry["shape"], entry["dtype"]
+    _check_keys(folder, entry, {"shape", "dtype", "codec", "data" if inline else "chunk"}, f"array {name}")
+    shape, dtype, codec = entry["shape"], entry["dtype"], entry["codec"]
     _expect(folder, isinstance(dtype, str) and dtype in DTYPES, f"array {name} has dtype {dtype!r}")
-    axes = len(DIMENSIONS[name])
+    _expect(folder, codec is None or (isinstance(codec, str) and codec in CODECS), f"array {name} has codec {codec!r}")
+    may = codec is None or name == "values" or (name in TEXTS and codec == "zstd")
+    _expect(folder, may, f"array {name} has codec {codec}; values may, and texts may have zstd")
+    axes = len(axes_of(name))
     sized = isinstance(shape, list) and len(shape) == axes and all(_is_count(size, 1) for size in shape)
     _expect(folder, sized, f"array {name} has shape {str(shape)[:80]}, expected {axes} positive sizes")
     if inline:
-        return _parse_inline(folder, name, ArrayOnDisk(tuple(shape), dtype, shape[0], None, entry["data"]))
-    chunk, codec = entry["chunk"], entry["codec"]
+        return _parse_inline(folder, name, ArrayOnDisk(tuple(shape), dtype, shape[0], codec, entry["data"]))
+    chunk = entry["chunk"]
     _expect(folder, isinstance(chunk, list) and len(chunk) == axes, f"array {name} has chunks of another rank")
     _expect(folder, _is_count(chunk[0], 1, shape[0] + 1), f"array {name} has chunks of {str(chunk[0])[:20]} rows")
-    _expect(folder, codec is None or (isinstance(codec, str) and codec in CODECS), f"array {name} has codec {codec!r}")
-    _expect(folder, codec is None or name == "values", f"array {name} has a codec; only values may")
     found = ArrayOnDisk(tuple(shape), dtype, chunk[0], codec)
     _expect(folder, tuple(chunk) == found.chunk_shape, f"array {name} has chunks of shape {str(chunk)[:80]}")
     return found
@@ -141,8 +149,9 @@ def _parse_inline(folder: Path, name: str, found: ArrayOnDisk) -> ArrayOnDisk:
     data = found.data
     _expect(folder, isinstance(data, str), f"array {name} has data that is no text")
     _expect(folder, name != "values" and found.raw_bytes <= INLINE_BYTES, f"array {name} may not lie in the manifest")
-    needed = -(-found.raw_bytes // 3) * 4
-    _expect(folder, len(str(data)) == needed, f"array {name} has {len(str(data))} characters, its shape needs {needed}")
+    found_length, needed = len(str(data)), -(-found.raw_bytes // 3) * 4
+    fits = found_length == needed if found.codec is None else found_length <= needed
+    _expect(folder, fits, f"array {name} has {found_length} characters, its shape needs {needed}")
     return found
 
 
@@ -197,8 +206,9 @@ def _check_cells(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str,
 
 def _check_roster(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str, ArrayOnDisk]) -> None:
     _expect(folder, all(array.dtype == "uint8" for array in arrays.values()), "a roster's array is not uint8")
-    _expect(folder, set(arrays) in ({"rows"}, {"rows", "names", "keys"}), "a roster lacks rows, names or keys")
-    fit = "keys" not in arrays or arrays["keys"].shape == (manifest["rows"], TABLE_BYTES)
+    _expect(folder, {"clips", "columns"} <= set(arrays), "a roster lacks clips or columns")
+    keys = [array for name, array in arrays.items() if name.startswith(ROSTER_KEYS)]
+    fit = all(array.shape == (manifest["rows"], KEY_BYTES) for array in keys)
     _expect(folder, fit, f"its keys do not fit its {manifest['rows']} rows")
 
 

@@ -6,22 +6,21 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, chain, pairwise, zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emocache.errors import DamagedStore
-from emocache.spec import JOINED_TEXT, MODALITIES
+from emocache.errors import DamagedStore, StoreError
 from emocache.store.commit import ensure_group, segment_name, write_segment
 from emocache.store.documents import lines, parse_json
 from emocache.store.listing import committed_segments, segment_names
 from emocache.store.lookup import Keys
 from emocache.store.origin import Origin, bring_arrays
-from emocache.store.parser import KEY_BYTES, TABLE_BYTES
-from emocache.store.segment import Segment
+from emocache.store.parser import KEY_BYTES, ROSTER_KEYS
+from emocache.store.segment import REPAIR, Segment
 
 FOLDER = "roster"
 Numbers = NDArray[np.int64]
@@ -55,21 +54,31 @@ def clip_keys(store: Path, reads: str, origin: Origin | None = None) -> ClipKeys
     origin: brings what is not here; None where all of the store is
     raises: DamagedStore if the roster is damaged
     """
-    if reads not in MODALITIES:
-        return _joined_text_keys(store, reads, origin)
     segments = committed_segments(store / FOLDER, origin)
-    if len(segments) == 1 and "names" in segments[0].arrays:
-        held, keys = _keys_of(segments[0].read("keys"), reads)
-        return ClipKeys(keys, lambda: _taken(_names_of(segments[0]), held))
-    bring_arrays(segments, "names", "keys")
-    tables = [_table_of(segment) for segment in segments]
-    names, rows = _numbered([names for names, _ in tables])
+    array = f"{ROSTER_KEYS}{reads}"
+    if len(segments) == 1 and array in segments[0].arrays:
+        keys = segments[0].read(array)
+        held = _named(keys)
+        return ClipKeys(keys if held.all() else keys[held], lambda: _taken(clips_of(segments[0]), held))
+    bring_arrays(segments, "clips", array)
+    names, rows = _numbered([clips_of(segment) for segment in segments])
     found = np.zeros((len(names), KEY_BYTES), dtype=np.uint8)
-    present = np.zeros(len(names), dtype=np.bool_)
-    for row, (_, table) in zip(rows, tables, strict=True):
-        held, keys = _keys_of(table, reads)
-        found[row[held]], present[row[held]] = keys, True
+    for row, segment in zip(rows, segments, strict=True):
+        if array in segment.arrays:
+            keys = segment.read(array)
+            held = _named(keys)
+            found[row[held]] = keys[held]
+    present = _named(found)
     return ClipKeys(found if present.all() else found[present], lambda: _taken(names, present))
+
+
+def _named(keys: Keys) -> NDArray[np.bool_]:
+    """``(row,)``: where there is a key: no content has one of zeros."""
+    words = keys.view(np.uint64)
+    found: NDArray[np.bool_] = words[:, 0] != 0
+    for column in range(1, words.shape[1]):  # `any` along so short an axis takes longer
+        found |= words[:, column] != 0
+    return found
 
 
 def _numbered(parts: Sequence[list[str]]) -> tuple[list[str], list[Numbers]]:
@@ -90,62 +99,37 @@ def _all_differ(names: Sequence[str]) -> bool:
     return bool((hashes[1:] != hashes[:-1]).all()) or len(set(names)) == len(names)
 
 
-def _joined_text_keys(store: Path, reads: str, origin: Origin | None) -> ClipKeys:
-    """The keys of a joined text: they stand in the rows alone."""
-    found: dict[str, bytes] = {}
-    for row in roster_rows(store, origin):
-        key = row["keys"].get(reads)
-        found[row["clip_id"]] = found.get(row["clip_id"], b"") if key is None else bytes.fromhex(key)
-    held = {clip_id: key for clip_id, key in found.items() if key}
-    keys = np.frombuffer(b"".join(held.values()), dtype=np.uint8).reshape(-1, KEY_BYTES)
-    return ClipKeys(keys, lambda: list(held))
-
-
-def _keys_of(table: Keys, modality: str) -> tuple[NDArray[np.bool_], Keys]:
-    """Which rows of a segment's ``(n, 99)`` have a key of `modality`, and those keys."""
-    column = MODALITIES.index(modality)
-    held = table[:, column] == 1
-    start = len(MODALITIES) + column * KEY_BYTES
-    keys = table[:, start : start + KEY_BYTES]
-    return held, np.ascontiguousarray(keys) if held.all() else keys[held]
-
-
 def _taken(names: list[str], held: NDArray[np.bool_]) -> list[str]:
     return names if held.all() else [names[row] for row in np.flatnonzero(held).tolist()]
 
 
 def roster_arrays(rows: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[Any]]:
-    """The arrays of a roster segment: the rows, and names and keys once more in a form that is fast to read.
+    """The arrays of a roster segment: the names, the columns, and apart from them the keys, so that each comes alone.
 
-    keys: ``(n, 99)``: a 1 or a 0 for audio, video and text, then the key of each, zeros where there is none
+    keys of each kind: ``(n, 32)``, zeros where a row has none
+    raises: StoreError for a key of zeros
     """
-    names = json.dumps([row["clip_id"] for row in rows], ensure_ascii=False, separators=(",", ":")).encode()
-    keys = np.zeros((len(rows), TABLE_BYTES), dtype=np.uint8)
-    for column, modality in enumerate(MODALITIES):
-        held = [number for number, row in enumerate(rows) if modality in row["keys"]]
-        joined = bytes.fromhex("".join(rows[number]["keys"][modality] for number in held))
-        start = len(MODALITIES) + column * KEY_BYTES
-        keys[held, column] = 1
-        keys[held, start : start + KEY_BYTES] = np.frombuffer(joined, dtype=np.uint8).reshape(-1, KEY_BYTES)
-    text = {"rows": lines(rows), "names": names}
-    return {**{name: np.frombuffer(data, dtype=np.uint8) for name, data in text.items()}, "keys": keys}
+    clips = json.dumps([row["clip_id"] for row in rows], ensure_ascii=False, separators=(",", ":")).encode()
+    columns = lines([row.get("columns", {}) for row in rows])
+    arrays = {"clips": np.frombuffer(clips, dtype=np.uint8), "columns": np.frombuffer(columns, dtype=np.uint8)}
+    for reads in sorted({reads for row in rows for reads in row["keys"]}):
+        held = [number for number, row in enumerate(rows) if reads in row["keys"]]
+        joined = bytes.fromhex("".join(rows[number]["keys"][reads] for number in held))
+        keys = np.zeros((len(rows), KEY_BYTES), dtype=np.uint8)
+        keys[held] = np.frombuffer(joined, dtype=np.uint8).reshape(-1, KEY_BYTES)
+        if not _named(keys)[held].all():
+            raise StoreError(f"a {reads} key of zeros: that says that there is none; name the content by its sha256")
+        arrays[f"{ROSTER_KEYS}{reads}"] = keys
+    return arrays
 
 
-def _table_of(segment: Segment) -> tuple[list[str], Keys]:
-    """A segment's names and keys, ``(n, 99)``."""
-    if "names" in segment.arrays:
-        return _names_of(segment), segment.read("keys")
-    rows = list(_rows_of(segment))
-    return [row["clip_id"] for row in rows], roster_arrays(rows)["keys"]
-
-
-def _names_of(segment: Segment) -> list[str]:
+def clips_of(segment: Segment) -> list[str]:
     """The clip ids of a segment's rows.
 
     raises: DamagedStore if they are no list of as many different names as there are rows
     """
-    where = segment.folder / "names"
-    names = parse_json(segment.read("names").tobytes(), where)
+    where = segment.folder / "clips"
+    names = parse_json(segment.read("clips").tobytes(), where)
     if not (isinstance(names, list) and len(names) == segment.clips and set(map(type, names)) <= {str}):
         raise DamagedStore(f"{where}: not the names of {segment.clips} clips; copy the store again")
     if not _all_differ(names):
@@ -163,30 +147,28 @@ def roster_rows(store: Path, origin: Origin | None = None) -> Iterator[dict[str,
     raises: DamagedStore if a row is not that
     """
     segments = committed_segments(store / FOLDER, origin)
-    bring_arrays(segments, "rows")
+    bring_arrays(segments, *{array for segment in segments for array in segment.arrays})
     for segment in segments:
-        yield from _rows_of(segment)
+        yield from rows_of(segment)
 
 
-def _rows_of(segment: Segment) -> Iterator[dict[str, Any]]:
-    for row in segment.each_row("rows"):
-        if not _is_row(row):
-            raise DamagedStore(f"{segment.folder}: a roster row lacks clip_id or keys, or has a key that is none")
-        yield row
+def rows_of(segment: Segment) -> Iterator[dict[str, Any]]:
+    """The rows of one segment; see `roster_rows`."""
+    arrays = {array.removeprefix(ROSTER_KEYS): array for array in segment.arrays if array.startswith(ROSTER_KEYS)}
+    names = clips_of(segment)
+    each_key = (_hex_keys(segment.read(array)) for array in arrays.values())
+    for clip_id, columns, *keys in zip_longest(names, segment.each_row("columns"), *each_key):
+        if clip_id is None or columns is None:
+            raise DamagedStore(f"{segment.folder / 'columns'}: not one line for each of {len(names)} clips; {REPAIR}")
+        found = {reads: key for reads, key in zip(arrays, keys, strict=True) if key}
+        yield {"clip_id": clip_id, "keys": found, "columns": columns}
 
 
-def _is_row(row: Mapping[str, Any]) -> bool:
-    keys, columns = row.get("keys"), row.get("columns", {})
-    if not (isinstance(row.get("clip_id"), str) and isinstance(keys, dict) and isinstance(columns, dict)):
-        return False
-    return all((name in MODALITIES or JOINED_TEXT.fullmatch(name)) and _is_key(key) for name, key in keys.items())
-
-
-def _is_key(key: Any) -> bool:
-    try:
-        return len(bytes.fromhex(key)) == KEY_BYTES and len(key) == 2 * KEY_BYTES
-    except (TypeError, ValueError):
-        return False
+def _hex_keys(keys: Keys) -> Iterator[str]:
+    """Each key in hexadecimal digits; nothing where there is none."""
+    raw = keys.tobytes()
+    for number, held in enumerate(_named(keys).tolist()):
+        yield raw[number * KEY_BYTES : (number + 1) * KEY_BYTES].hex() if held else ""
 
 
 def read_roster(store: Path, origin: Origin | None = None) -> dict[str, dict[str, Any]]:
@@ -204,6 +186,7 @@ def write_roster(
     keys: Mapping[str, Mapping[str, str]],
     *,
     fresh: bool = False,
+    by: str | None = None,
 ) -> list[str]:
     """Commit the rows that are new or changed.
 
@@ -212,6 +195,7 @@ def write_roster(
     named: (clip_id, columns) in the manifest's order; columns replace the older ones, so a corrected label is obeyed
     keys: clip_id to the keys found now, by what is read (`Recipe.reads`); others stay
     fresh: the store was just made: what the roster holds is not read, and may be of these very clips
+    by: who writes them; left out: this user
     returns: the clips whose content is another than the roster said before
     """
     before = {} if fresh else read_roster(store)
@@ -225,11 +209,13 @@ def write_roster(
             changed.append({"clip_id": clip_id, "keys": found, "columns": dict(columns)})
     if changed:
         ensure_group(store / FOLDER)
-        _commit_rows(store, changed)
+        _commit_rows(store, changed, by=by)
     return moved
 
 
-def _commit_rows(store: Path, rows: Sequence[Mapping[str, Any]], supersedes: Collection[str] = ()) -> None:
+def _commit_rows(
+    store: Path, rows: Sequence[Mapping[str, Any]], supersedes: Collection[str] = (), by: str | None = None
+) -> None:
     """Commit rows as the newest, whatever the clocks say and whoever compacts the roster meanwhile.
 
     A compaction that began before sorts behind these rows, and holds older ones: then they are written once more. It
@@ -238,10 +224,10 @@ def _commit_rows(store: Path, rows: Sequence[Mapping[str, Any]], supersedes: Col
     there = set(segment_names(store / FOLDER))
     name = segment_name(there)
     facts = {"rows": len(rows)}
-    write_segment(store / FOLDER, "roster", roster_arrays(rows), facts, supersedes=supersedes, name=name)
+    write_segment(store / FOLDER, "roster", roster_arrays(rows), facts, supersedes=supersedes, name=name, by=by)
     for segment in committed_segments(store / FOLDER):
         if segment.name > name and segment.name not in there and segment.manifest["supersedes"]:
-            _commit_rows(store, rows, [name])
+            _commit_rows(store, rows, [name], by)
             return
 
 
@@ -249,4 +235,4 @@ def repeat_rows(store: Path, names: Collection[str], heir: str) -> None:
     """Write once more what was committed while `names` were joined into `heir`, which sorts behind it."""
     for segment in committed_segments(store / FOLDER):
         if segment.name < heir and segment.name not in names:
-            _commit_rows(store, list(_rows_of(segment)), [segment.name])
+            _commit_rows(store, list(rows_of(segment)), [segment.name])

@@ -169,9 +169,11 @@ class Segment:
         """An array that lies in the manifest."""
         layout = self.arrays[array]
         try:
-            raw = bytearray(base64.b64decode(data, validate=True))
+            raw: Any = bytearray(base64.b64decode(data, validate=True))
         except binascii.Error as error:
             raise DamagedStore(f"{self.folder / COMMIT_NAME}: array {array} is no base64: {error}; {REPAIR}") from None
+        if layout.codec is not None:
+            raw = codecs.decode(memoryview(raw), layout, self.folder / array)
         if len(raw) != layout.raw_bytes:
             raise DamagedStore(
                 f"{self.folder / COMMIT_NAME}: array {array} has {len(raw)} bytes, its shape needs {layout.raw_bytes}; "
@@ -243,12 +245,8 @@ class Segment:
         finally:
             os.close(fd)
 
-    def rows(self, array: str) -> list[dict[str, Any]]:
-        """The JSON lines that a uint8 array holds; none if there is no such array."""
-        return list(self.each_row(array))
-
     def each_row(self, array: str) -> Iterator[dict[str, Any]]:
-        """The same, one after the other, so that a million need not lie in memory at once."""
+        """The JSON lines that a uint8 array holds, one after the other; none if there is no such array."""
         if array in self.arrays:
             yield from parse_lines(self.read(array).tobytes(), self.folder / array)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 from emocache.errors import StoreError
 from emocache.spec import Recipe
 from emocache.store import Feature, FeatureWriter, Store, open_or_make_store, open_store, write_roster
-from emocache.store.layout import INLINE_BYTES
 
 DIM = 3
 CLIPS = 8
@@ -26,12 +26,22 @@ Cell = tuple[int, int]
 
 
 def key(number: int) -> bytes:
-    return number.to_bytes(32)
+    return (number + 1).to_bytes(32)
 
 
 def row(number: int, layer: int) -> NDArray[np.float32]:
     """What the stand-in of an encoder computes: never the same for two cells, never NaN or zero."""
     return np.array([1 + number * 1000 + layer * 10 + d / 8 for d in range(DIM)], dtype=np.float32)
+
+
+@contextmanager
+def in_files() -> Iterator[None]:
+    """Let all arrays of what is committed inside lie in files, as in a large store."""
+    with (
+        mock.patch("emocache.store.commit.INLINE_BYTES", 0),
+        mock.patch("emocache.store.commit.LASTING_INLINE_BYTES", 0),
+    ):
+        yield
 
 
 def make_store(path: Path, clips: int = CLIPS) -> Feature:
@@ -51,7 +61,7 @@ def commit(feature: Feature, clips: Iterable[int], layers: Sequence[int], *, lar
     clips = list(clips)
     for number in clips:
         writer.add(key(number), np.stack([row(number, layer) for layer in layers]), {"duration_s": 1.0})
-    with mock.patch("emocache.store.commit.INLINE_BYTES", 0 if large else INLINE_BYTES):
+    with in_files() if large else nullcontext():
         writer.flush()
     return {(number, layer) for number in clips for layer in layers}
 

@@ -17,7 +17,7 @@ def idle_disk() -> Iterator[None]:
 
 def _large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("emocache.store.commit.INLINE_BYTES", 0)
-    monkeypatch.setattr("emocache.store.commit.INDEX_INLINE_BYTES", 0)
+    monkeypatch.setattr("emocache.store.commit.LASTING_INLINE_BYTES", 0)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from emocache.spec import Recipe
 from emocache.store import Feature, FeatureWriter, open_or_make_store, open_store, write_roster
+from emocache.store.listing import read_segments
 
 DIM = 5
 
@@ -30,7 +31,7 @@ def recipe(pooling: str = "mean", **settings: str) -> Recipe:
 
 
 def key(number: int) -> bytes:
-    return number.to_bytes(32)
+    return (number + 1).to_bytes(32)
 
 
 def numbers(clip: int, layers: Sequence[int], shift: float = 0) -> NDArray[np.float32]:
@@ -84,6 +85,16 @@ def chunk_of(segment: Path, layer: int = 0, block: int = 0) -> Path:
     """The file of one chunk of a segment's values, wherever they lie."""
     name = f"c.{block}.{layer}.0"
     return segment / "values" / name if (segment / "values").exists() else segment / name
+
+
+def everything(path: Path) -> bytes:
+    """All that a store says: its files as they are, and its arrays as they are read, packed or not."""
+    parents = [path / "roster", *path.glob("features/*/segments"), *path.glob("features/*/index")]
+    found = [file.read_bytes() for file in path.rglob("*") if file.is_file()]
+    for segment in (segment for parent in parents for segment in read_segments(parent)):
+        for name, array in segment.arrays.items():
+            found += [segment.read(name, layer).tobytes() for layer in range(array.layers)]
+    return b"\n".join(found)
 
 
 def cells(path: Path) -> dict[tuple[str, int], bytes]:

@@ -9,17 +9,15 @@ import os
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 
 from emocache.store import open_store
-from emocache.store.layout import INLINE_BYTES
 
-from .book import CLIPS, LAYERS, commit, make_store, row
+from .book import CLIPS, LAYERS, commit, in_files, make_store, row
 
 MEMORY_FLOOR = 4 * 2**20
 MEMORY_FACTOR = 64
@@ -61,31 +59,40 @@ def forge(folder: Path, change: Callable[[Map], object]) -> None:
 
 
 def bytes_of(segment: Path, array: str) -> bytes:
-    """What a one-dimensional array holds, in a file or in the manifest."""
-    if (segment / array).is_dir():
-        return (segment / array / "c.0").read_bytes()[:-4]
-    return base64.b64decode(read_facts(segment)["arrays"][array]["data"])
+    """What a one-dimensional array holds, in a file or in the manifest, packed or not."""
+    from numcodecs import zstd
+
+    entry = read_facts(segment)["arrays"][array]
+    in_file = (segment / array).is_dir()
+    body = (segment / array / "c.0").read_bytes()[:-4] if in_file else base64.b64decode(entry["data"])
+    return bytes(zstd.decompress(body)) if entry["codec"] else body
 
 
-def replace_array(segment: Path, array: str, data: bytes) -> None:
-    """Put other bytes into a one-dimensional array of one chunk, and make every length and checksum fit."""
+def replace_array(segment: Path, array: str, data: bytes, body: bytes | None = None) -> None:
+    """Put other bytes into a one-dimensional array of one chunk, and make every length and checksum fit.
+
+    body: what stands for them if the array is packed; left out: it is packed no more if it was
+    """
     from numcodecs.checksum32 import CRC32C
 
+    codec, body = (None, data) if body is None else ("zstd", body)
     if not (segment / array).is_dir():
-        entry = {"shape": [len(data)], "data": base64.b64encode(data).decode()}
+        entry = {"shape": [len(data)], "codec": codec, "data": base64.b64encode(body).decode()}
         forge(segment, lambda facts: facts["arrays"][array].update(entry))
         return
-    crc = CRC32C.checksum(data)
-    (segment / array / "c.0").write_bytes(data + crc.to_bytes(4, "little"))
+    crc = CRC32C.checksum(body)
+    (segment / array / "c.0").write_bytes(body + crc.to_bytes(4, "little"))
     document = json.loads((segment / array / "zarr.json").read_bytes())
+    middle = [{"name": "zstd", "configuration": {"checksum": False, "level": 3}}] if codec else []
+    document["codecs"] = [document["codecs"][0], *middle, document["codecs"][-1]]
     document["shape"] = [len(data)]
     document["chunk_grid"]["configuration"]["chunk_shape"] = [len(data)]
     signed = canonical(document) + b"\n"
     (segment / array / "zarr.json").write_bytes(signed)
 
     def fit(facts: Map) -> None:
-        facts["arrays"][array] |= {"shape": [len(data)], "chunk": [len(data)]}
-        facts["files"][f"{array}/c.0"] = [len(data) + 4, int(crc)]
+        facts["arrays"][array] |= {"shape": [len(data)], "chunk": [len(data)], "codec": codec}
+        facts["files"][f"{array}/c.0"] = [len(body) + 4, int(crc)]
         facts["files"][f"{array}/zarr.json"] = [len(signed), int(CRC32C.checksum(signed))]
 
     forge(segment, fit)
@@ -93,7 +100,7 @@ def replace_array(segment: Path, array: str, data: bytes) -> None:
 
 def victim(path: Path, *, large: bool) -> Path:
     """A small honest store of two segments, to be forged. large: all arrays lie in files, as in a large store"""
-    with mock.patch("emocache.store.commit.INLINE_BYTES", 0 if large else INLINE_BYTES):
+    with in_files() if large else nullcontext():
         feature = make_store(path)
     commit(feature, range(3), (0, 1), large=large)
     commit(feature, range(3, 5), (0, 1, 2), large=large)
@@ -129,7 +136,7 @@ def use(path: Path, *, swapped: bool = False) -> int:
             if swapped or not all("audio" in named.get(clip, {"keys": ()})["keys"] for clip in clips):
                 assert {found.tobytes() for found in read[:, 0]} <= TRUE_ROWS
                 continue
-            numbers = [int.from_bytes(bytes.fromhex(named[clip]["keys"]["audio"])) for clip in clips]
+            numbers = [int.from_bytes(bytes.fromhex(named[clip]["keys"]["audio"])) - 1 for clip in clips]
             for number, found in zip(numbers, read[:, 0], strict=True):
                 np.testing.assert_array_equal(found, row(number, layer))
             seen += len(clips)

@@ -106,7 +106,7 @@ def test_an_archive_reads_the_same_here_and_in_zarr_python_and_can_be_unpacked(t
     feature = stand_in(path)
     assert [segment.arrays["values"].codec for segment in feature.segments] == [codec]
     assert cells(path) == before
-    array = zarr.open_array(feature.segments[0].folder, mode="r")
+    array = zarr.open_array(feature.segments[0].folder / "values", mode="r")
     np.testing.assert_array_equal(np.asarray(array[:]), feature.read())
     assert not verify_store(path).faults
     compact_store(path, codec="none")

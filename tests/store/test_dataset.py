@@ -18,7 +18,7 @@ LENGTHS = [3, 1, 4, 1, 5, 9, 2, 6]
 
 
 def key(number: int) -> bytes:
-    return bytes([number]) * 32
+    return bytes([number + 1]) * 32
 
 
 def tokens(number: int) -> np.ndarray:

@@ -68,7 +68,9 @@ def test_the_roster_of_the_golden_store_is_what_was_written(golden: Store) -> No
     assert [row["clip_id"] for row in golden.roster] == make.CLIPS
     assert [row["label"] for row in golden.roster] == make.EMOTIONS
     assert golden.roster[0]["über"] is None
-    assert golden.roster[5]["keys"] == {}
+    two = {"audio": make.key(1).hex(), "video": make.key(1).hex()}
+    keys = [{"audio": make.key(n).hex(), make.JOINED: make.key(n + 10).hex()} for n in range(5)]
+    assert [row["keys"] for row in golden.roster] == [keys[0], two, *keys[2:], {}]
 
 
 def test_every_file_of_the_golden_store_is_whole_and_its_documents_are_written_the_same_today() -> None:
@@ -77,7 +79,11 @@ def test_every_file_of_the_golden_store_is_whole_and_its_documents_are_written_t
     segments = [segment for parent in parents for segment in read_segments(parent)]
     assert len(segments) == 10
     layouts = {tuple(sorted(name for name, array in s.arrays.items() if not array.inline)) for s in segments}
-    assert {(), ("values",), ("keys", "values"), ("ledger", "values")} == layouts
+    roster = ("clips", "columns", "keys.audio", f"keys.{make.JOINED}", "keys.video")
+    assert {(), ("values",), ("keys", "values"), ("ledger", "values"), roster} == layouts
+    packed = {(name, a.inline, a.codec) for s in segments for name, a in s.arrays.items() if name != "values"}
+    assert packed >= {(name, inline, "zstd") for name in ("ledger", "columns") for inline in (True, False)}
+    assert packed >= {("clips", True, None), ("clips", False, "zstd"), ("keys.audio", False, None)}
     for segment in segments:
         document = segment_document(seal(segment.manifest).text, segment.arrays)
         assert (segment.folder / "zarr.json").read_bytes() == document

@@ -1,5 +1,6 @@
 """A store from outside is data: whatever it says, a typed error, little memory, and nothing outside it is touched."""
 
+import base64
 import contextlib
 import json
 import os
@@ -11,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from numcodecs import zstd
 from numcodecs.checksum32 import CRC32C
 
 from emocache.errors import DamagedStore, StoreError
 from emocache.spec import Recipe
+from emocache.store import open_store
 from emocache.store.listing import open_segment
 
+from .book import CLIPS
 from .forge import (
     WATCH,
     Map,
@@ -78,10 +82,11 @@ def test_an_honest_store_passes_all_that_the_hostile_ones_must_not(store: Path) 
         before = (folder / "zarr.json").read_bytes()
         forge(folder, dict.copy)
         assert (folder / "zarr.json").read_bytes() == before, "the forger does not write what emocache writes"
-    rows = (roster_segment(store) / "rows" / "c.0").read_bytes()
     document = (roster_segment(store) / "zarr.json").read_bytes()
-    replace_array(roster_segment(store), "rows", rows[:-4])
-    assert (roster_segment(store) / "zarr.json").read_bytes() == document
+    for array in ("clips", "columns"):
+        body = (roster_segment(store) / array / "c.0").read_bytes()[:-4]
+        replace_array(roster_segment(store), array, bytes_of(roster_segment(store), array), body)
+        assert (roster_segment(store) / "zarr.json").read_bytes() == document
 
 
 def test_the_watch_sees_what_is_touched(store: Path) -> None:
@@ -196,6 +201,11 @@ LIES: dict[str, Callable[[Map], object]] = {
     "keys of 31 bytes": lambda facts: facts["arrays"]["keys"].update(shape=[3, 31], chunk=[3, 31]),
     "keys for fewer rows": lambda facts: facts["arrays"]["keys"].update(shape=[2, 32], chunk=[2, 32]),
     "values without keys": lambda facts: facts["arrays"].pop("keys"),
+    "packed keys": lambda facts: facts["arrays"]["keys"].update(codec="zstd"),
+    "a ledger in blosc": lambda facts: facts["arrays"]["ledger"].update(codec="blosc"),
+    "keys of a modality, in cells": lambda facts: facts["arrays"].update(
+        {"keys.audio": {"shape": [3, 32], "dtype": "uint8", "codec": None, "data": "A" * 128}}
+    ),
 }
 
 
@@ -275,8 +285,10 @@ def test_a_document_of_more_than_16_mb_is_refused_unread(store: Path) -> None:
         "features/*/segments/*-*/ledger/c.0",
         "roster",
         "roster/*-*",
-        "roster/*-*/rows",
-        "roster/*-*/rows/c.0",
+        "roster/*-*/columns",
+        "roster/*-*/columns/c.0",
+        "roster/*-*/keys.audio",
+        "roster/*-*/keys.audio/c.0.0",
         "zarr.json",
     ],
 )
@@ -303,23 +315,48 @@ LINES: dict[str, bytes] = {
     "no JSON": b"\x80pickle\n",
     "a list": b"[1]\n",
     "no key, no status": b"{}\n",
-    "a key that is a number": b'{"key":7,"status":"ok","facts":{},"clip_id":"c0","keys":{},"columns":{}}\n',
-    "a key that is no hex": b'{"key":"zz","status":"ok","clip_id":"c0","keys":{"audio":"zz"},"columns":{}}\n',
-    "a short key": b'{"key":"00","status":"ok","facts":{},"clip_id":"c0","keys":{"audio":"00"},"columns":{}}\n',
-    "a status that is a list": b'{"key":"00","status":["ok"],"clip_id":"c0","keys":{"audio":7},"columns":{}}\n',
-    "facts that are text": b'{"key":null,"status":"ok","facts":"x","clip_id":"c0","keys":["audio"],"columns":{}}\n',
-    "a clip_id that is a list": b'{"key":null,"status":"failed","facts":{},"clip_id":["c0"],"keys":{},"columns":{}}\n',
-    "columns that are a list": b'{"key":null,"status":"ok","clip_id":"c0","keys":{},"columns":["a"]}\n',
-    "columns that take the place of keys": b'{"clip_id":"c0","keys":{},"columns":{"keys":7,"clip_id":8}}\n',
+    "a key that is a number": b'{"key":7,"status":"ok","facts":{}}\n',
+    "a key that is no hex": b'{"key":"zz","status":"ok"}\n',
+    "a short key": b'{"key":"00","status":"ok","facts":{}}\n',
+    "a status that is a list": b'{"key":"00","status":["ok"]}\n',
+    "facts that are text": b'{"key":null,"status":"ok","facts":"x"}\n',
+    "a clip_id that is a list": b'{"key":null,"status":"failed","facts":{},"clip_id":["c0"]}\n',
+    "columns that take the place of keys": b'{"keys":7,"clip_id":8}\n' * CLIPS,
     "a deep line": b'{"facts":' + b"[" * 100_000 + b"]" * 100_000 + b"}\n",
-    "a key twice": b'{"clip_id":"c0","clip_id":"c1","keys":{},"columns":{}}\n',
+    "a key twice": b'{"label":"a","label":"b"}\n' * CLIPS,
     "many empty maps": b"{}\n" * 20_000,
 }
+NAMES: dict[str, bytes] = {
+    "no JSON": b"\x80pickle",
+    "a map": b'{"c0":"c1"}',
+    "numbers": canonical(list(range(CLIPS))),
+    "lists": canonical([["c0"]] * CLIPS),
+    "too few": canonical(["c0"]),
+    "one twice": canonical(["c0"] * CLIPS),
+    "deep": b"[" * 100_000 + b"]" * 100_000,
+}
+
+
+@pytest.mark.parametrize("names", NAMES)
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_names_of_the_roster_are_checked(store: Path, names: str, packed: bool) -> None:
+    body = bytes(zstd.compress(NAMES[names], 3)) if packed else None
+    replace_array(roster_segment(store), "clips", NAMES[names], body)
+    refused(store)
+
+
+def test_columns_without_a_clip_are_refused_and_so_is_a_clip_without_columns(store: Path) -> None:
+    for count in (0, CLIPS - 1, CLIPS + 1):
+        replace_array(roster_segment(store), "columns", b'{"label":"a"}\n' * count or b"\n")
+        refused(store)
+    replace_array(roster_segment(store), "columns", b'{"label":"a"}\n' * (CLIPS + 1))
+    with pytest.raises(DamagedStore, match=rf"columns: not one line for each of {CLIPS} clips"):
+        _ = open_store(store).roster
 
 
 @pytest.mark.parametrize("rows", LINES)
 def test_rows_of_the_ledger_and_the_roster_are_checked(store: Path, rows: str) -> None:
-    for segment, array in ((segments(store)[0], "ledger"), (roster_segment(store), "rows")):
+    for segment, array in ((segments(store)[0], "ledger"), (roster_segment(store), "columns")):
         before = [(file, file.read_bytes()) for file in segment.rglob("*") if file.is_file()]
         replace_array(segment, array, LINES[rows])
         refused_or_harmless(store)
@@ -329,6 +366,12 @@ def test_rows_of_the_ledger_and_the_roster_are_checked(store: Path, rows: str) -
 
 def _in_keys(**more: Any) -> Callable[[Map], None]:
     return lambda facts: facts["arrays"]["keys"].update(more)
+
+
+def _packed(data: bytes, claimed: int) -> Map:
+    """The entry of a packed text of so many bytes as are claimed."""
+    body = bytes(zstd.compress(data, 3))
+    return {"shape": [claimed], "dtype": "uint8", "codec": "zstd", "data": base64.b64encode(body).decode()}
 
 
 INLINE_LIES: dict[str, Callable[[Map], object]] = {
@@ -341,12 +384,22 @@ INLINE_LIES: dict[str, Callable[[Map], object]] = {
     "another shape": _in_keys(shape=[3, 31]),
     "8 TB": _in_keys(shape=[2**38, 32]),
     "a chunk too": _in_keys(chunk=[3, 32]),
-    "a codec too": _in_keys(codec=None),
+    "a codec that keys may not have": _in_keys(codec="zstd"),
+    "a codec that is a list": _in_keys(codec=["zstd"]),
+    "no codec": lambda facts: facts["arrays"]["keys"].pop("codec"),
+    "a ledger in blosc": lambda facts: facts["arrays"]["ledger"].update(codec="blosc"),
+    "a ledger that is not packed": lambda facts: facts["arrays"]["ledger"].update(codec="zstd", data="AAAA"),
+    "a ledger that unpacks to more": lambda facts: facts["arrays"]["ledger"].update(_packed(bytes(2**17), 100)),
+    "a ledger that unpacks to less": lambda facts: facts["arrays"]["ledger"].update(_packed(bytes(10), 2**17)),
+    "a ledger longer than unpacked": lambda facts: facts["arrays"]["ledger"].update(_packed(bytes(10), 10)),
     "values in the manifest": lambda facts: facts["arrays"].update(
-        values={"shape": [3, 2, 3], "dtype": "float32", "data": "A" * 96}
+        values={"shape": [3, 2, 3], "dtype": "float32", "codec": None, "data": "A" * 96}
     ),
     "more than may lie there": lambda facts: facts["arrays"].update(
-        ledger={"shape": [2**17 + 1], "dtype": "uint8", "data": "A" * 174_768}
+        ledger={"shape": [2**17 + 1], "dtype": "uint8", "codec": None, "data": "A" * 174_768}
+    ),
+    "more than may lie there unpacked": lambda facts: facts["arrays"]["ledger"].update(
+        _packed(bytes(2**17 + 1), 2**17 + 1)
     ),
     "keys in files as well": lambda facts: facts["files"].update({"keys/zarr.json": [9, 9]}),
 }
@@ -360,7 +413,9 @@ def test_what_lies_in_a_manifest_is_checked(slim: Path, tmp_path: Path, lie: str
     refused(store)
 
 
-@pytest.mark.parametrize("lie", ["values in the manifest", "more than may lie there"])
+@pytest.mark.parametrize(
+    "lie", ["values in the manifest", "more than may lie there", "more than may lie there unpacked"]
+)
 def test_what_may_not_lie_in_a_manifest_is_named(slim: Path, tmp_path: Path, lie: str) -> None:
     store = Path(shutil.copytree(slim, tmp_path / "s.zarr"))
     forge(segments(store)[0], INLINE_LIES[lie])
@@ -462,11 +517,14 @@ def _poison_group(store: Path, draw: random.Random) -> None:
 
 def _poison_rows(store: Path, draw: random.Random) -> None:
     """Change one row of a ledger or of the roster, with lengths and checksums to fit."""
-    segment, array = draw.choice([(roster_segment(store), "rows"), *((s, "ledger") for s in segments(store))])
-    rows = [json.loads(line) for line in bytes_of(segment, array).splitlines()]
+    texts = [(roster_segment(store), "columns"), (roster_segment(store), "clips")]
+    segment, array = draw.choice([*texts, *((s, "ledger") for s in segments(store))])
+    text = bytes_of(segment, array)
+    rows = json.loads(text) if array == "clips" else [json.loads(line) for line in text.splitlines()]
     place = draw.randrange(len(rows))
     rows[place] = _poison(rows[place], draw)
-    replace_array(segment, array, b"".join(canonical(row) + b"\n" for row in rows))
+    data = canonical(rows) if array == "clips" else b"".join(canonical(row) + b"\n" for row in rows)
+    replace_array(segment, array, data, bytes(zstd.compress(data, 3)) if draw.random() < 0.5 else None)
 
 
 def _poison_bytes(store: Path, draw: random.Random) -> None:

@@ -20,7 +20,7 @@ RECIPE = Recipe({"encoder": "tone", "modality": "audio", "pooling": "mean", "sto
 
 
 def key(number: int) -> bytes:
-    return number.to_bytes(32)
+    return (number + 1).to_bytes(32)
 
 
 def add(feature: Feature, number: int, layers: tuple[int, ...] = (0,)) -> None:
@@ -172,7 +172,7 @@ def test_a_key_is_found_in_the_lowest_segment_that_has_it(held: list[tuple[int, 
     """Also where keys share their first eight bytes, which digests never do."""
 
     def packed(numbers: list[int]) -> np.ndarray:
-        return np.frombuffer(b"".join(map(key, numbers)), dtype=np.uint8).reshape(-1, 32)
+        return np.frombuffer(b"".join(number.to_bytes(32) for number in numbers), dtype=np.uint8).reshape(-1, 32)
 
     segments = np.array([segment for _, segment in held], dtype=np.int64)
     cells: Cells = sorted_cells(packed([number for number, _ in held]), segments, np.arange(len(held)))

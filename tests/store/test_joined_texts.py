@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emocache.errors import DamagedStore, MissingCells
+from emocache.errors import DamagedStore, MissingCells, StoreError
 from emocache.spec import Recipe
 from emocache.store import Feature, FeatureWriter, Store, open_or_make_store, open_store, write_roster
 from emocache.store.upkeep.compaction import compact_store
@@ -77,6 +77,12 @@ def test_compaction_and_merging_keep_both(both: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["text-", "text-0123456789AB", "voice", "text-0123456789ab0"])
 def test_a_roster_key_of_any_other_name_is_refused(tmp_path: Path, name: str) -> None:
     open_or_make_store(tmp_path / "s.zarr")
-    write_roster(tmp_path / "s.zarr", [("a", {})], {"a": {name: "00" * 32}})
-    with pytest.raises(DamagedStore, match="a roster row lacks clip_id or keys, or has a key that is none"):
-        _ = open_store(tmp_path / "s.zarr").roster
+    with pytest.raises(DamagedStore, match=rf"array 'keys\.{name}' is not known; known: clips, columns, keys\.audio"):
+        write_roster(tmp_path / "s.zarr", [("a", {})], {"a": {name: "ab" * 32}})
+    assert open_store(tmp_path / "s.zarr").roster == []
+
+
+def test_a_key_of_zeros_is_refused_for_it_would_say_that_there_is_none(tmp_path: Path) -> None:
+    open_or_make_store(tmp_path / "s.zarr")
+    with pytest.raises(StoreError, match="a text key of zeros: that says that there is none; name the content by its"):
+        write_roster(tmp_path / "s.zarr", [("a", {})], {"a": {"text": "00" * 32}})

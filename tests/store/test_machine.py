@@ -50,7 +50,7 @@ def cells_of(segment: Segment) -> set[Cell]:
     """What one segment holds."""
     if "keys" not in segment.arrays:
         return set()
-    numbers = [int.from_bytes(key.tobytes()) for key in segment.read("keys")]
+    numbers = [int.from_bytes(key.tobytes()) - 1 for key in segment.read("keys")]
     return {(number, layer) for number in numbers for layer in segment.layers}
 
 

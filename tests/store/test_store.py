@@ -37,7 +37,7 @@ def recipe(encoder: str = "prosody", **more: object) -> Recipe:
 
 
 def key(number: int) -> bytes:
-    return number.to_bytes(32)
+    return (number + 1).to_bytes(32)
 
 
 def values(number: int, layers: tuple[int, ...]) -> np.ndarray:
@@ -362,7 +362,7 @@ WRITER = textwrap.dedent(
     start = int(sys.argv[2])
     for number in range(start, start + 100_000):
         writer = FeatureWriter(feature.folder, feature.fingerprint, (0,))
-        writer.add(number.to_bytes(32), np.full((1, 5), number, dtype=np.float32), {})
+        writer.add((number + 1).to_bytes(32), np.full((1, 5), number, dtype=np.float32), {})
         writer.flush()
         print(number, flush=True)
     """

@@ -301,11 +301,14 @@ def test_a_snapshot_of_nothing_is_no_fault(tmp_path: Path) -> None:
     assert not verify_store(tmp_path / "s.zarr").faults
 
 
-def test_names_beside_the_roster_that_are_not_those_of_its_rows_are_a_fault(store: Path) -> None:
-    rows = [{"clip_id": name, "keys": {"audio": key(number).hex()}, "columns": {}} for number, name in enumerate("ab")]
-    arrays = {**roster_arrays(rows), "keys": roster_arrays(rows[::-1])["keys"]}
-    write_segment(store / "roster", "roster", arrays, {"rows": 2})
-    assert "keys: are not those of the rows" in str(verify_store(store))
+def test_a_roster_whose_names_and_columns_do_not_fit_is_a_fault(store: Path) -> None:
+    rows = [{"clip_id": name, "keys": {"audio": key(number).hex()}, "columns": {}} for number, name in enumerate("aab")]
+    for first in (0, 1):  # a name twice; then a line too few
+        arrays = {**roster_arrays(rows[first : first + 2]), "columns": roster_arrays(rows[: 2 - first])["columns"]}
+        write_segment(store / "roster", "roster", arrays, {"rows": 2})
+    found = str(verify_store(store))
+    assert "clips: a clip is named twice" in found
+    assert "columns: not one line for each of 2 clips" in found
 
 
 def test_an_interrupted_check_is_taken_up_and_a_finished_one_begins_again(

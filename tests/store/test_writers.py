@@ -33,14 +33,14 @@ WRITERS = textwrap.dedent(
         numbers = range(first, first + commits * clips)
         store = open_or_make_store(path)
         named = [(f"c{n}", {"label": n}) for n in numbers]
-        write_roster(store.path, named, {f"c{n}": {modality: n.to_bytes(32).hex()} for n in numbers})
+        write_roster(store.path, named, {f"c{n}": {modality: (n + 1).to_bytes(32).hex()} for n in numbers})
         fields = {"encoder": f"{modality}-stand-in", "modality": modality}
         feature = store.add_feature(Recipe(fields | {"pooling": "mean", "storage_dtype": "float32"}), {})
         out = FeatureWriter(feature.folder, feature.fingerprint, layers)
         for start in range(first, first + commits * clips, clips):
             for n in range(start, start + clips):
                 cells = np.array([[n * 10 + layer] * 4 for layer in layers], dtype=np.float32)
-                out.add(n.to_bytes(32), cells, {"n": n})
+                out.add((n + 1).to_bytes(32), cells, {"n": n})
             out.flush()
             told = " ".join(f"{modality}:{n}" for n in range(start, start + clips))
             os.write(1, f"{told}\\n".encode())  # one call: lines of several writers must not mix

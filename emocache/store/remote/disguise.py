@@ -25,6 +25,8 @@ HASHED = ("speaker",)
 PLAIN = ("label", "split")
 """Columns whose text says nothing of a person."""
 LEFT_OUT = "left out: it may name the clip"
+NOBODY = "anonymous"
+"""Who is said to have made what travels in disguise."""
 
 
 @dataclass(frozen=True)

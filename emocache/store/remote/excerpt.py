@@ -19,7 +19,7 @@ from emocache.spec import canonical_json
 from emocache.store.commit import ensure_group, write_segment
 from emocache.store.ledger import ledger_array, ledger_rows
 from emocache.store.parser import KEY_BYTES
-from emocache.store.remote.disguise import Disguise, plain_digest
+from emocache.store.remote.disguise import NOBODY, Disguise, plain_digest
 from emocache.store.roster import FOLDER as ROSTER
 from emocache.store.roster import roster_arrays
 from emocache.store.segment import Segment
@@ -47,6 +47,11 @@ class Part:
     def whole(self) -> bool:
         """Whether it is a store as it is."""
         return self.features is None and not self.cuts
+
+    @property
+    def signed(self) -> str | None:
+        """Who is named as the maker of what is written anew; None is this user."""
+        return None if self.disguise is None else NOBODY
 
     @property
     def cuts(self) -> bool:
@@ -114,7 +119,8 @@ class Excerpt:
             arrays["ledger"] = ledger_array(ledger, keys)
         facts["fingerprint"] = self.segment.manifest["fingerprint"]
         place = free_place(self.name, parent)
-        write_segment(parent, "cells", arrays, facts, name=place.name)
+        by = None if self.disguise is None else NOBODY
+        write_segment(parent, "cells", arrays, facts, name=place.name, by=by)
         return place
 
 
@@ -155,17 +161,19 @@ class RosterExcerpt:
     """Some rows of a roster, as a roster segment of their own.
 
     name: follows from what the rows say; left: the columns of which something stays behind
+    by: who makes it; None is this user
     """
 
     name: str
     arrays: Mapping[str, NDArray[Any]]
     rows: int
     left: frozenset[str] = frozenset()
+    by: str | None = None
 
     def write(self, store: Path) -> None:
         """Commit it to the roster of a store."""
         ensure_group(store / ROSTER)
-        write_segment(store / ROSTER, "roster", self.arrays, {"rows": self.rows}, name=self.name)
+        write_segment(store / ROSTER, "roster", self.arrays, {"rows": self.rows}, name=self.name, by=self.by)
 
 
 def cut_roster(store: Store, part: Part, newest: str) -> RosterExcerpt:
@@ -187,5 +195,6 @@ def cut_roster(store: Store, part: Part, newest: str) -> RosterExcerpt:
         )
         rows.sort(key=lambda row: str(row["clip_id"]))  # the manifest's order could tell who is who
     arrays = roster_arrays(rows)
-    digest = hashlib.sha256(arrays["rows"].tobytes()).hexdigest()[:20]
-    return RosterExcerpt(f"{newest[:12]}-{digest}", arrays, len(rows), left)
+    said = b"".join(b"%s %s" % (name.encode(), arrays[name].tobytes()) for name in sorted(arrays))
+    digest = hashlib.sha256(said).hexdigest()[:20]
+    return RosterExcerpt(f"{newest[:12]}-{digest}", arrays, len(rows), left, part.signed)

@@ -82,7 +82,8 @@ def _put_roster(planned: Transfer, scratch: Path, moved: Callable[[int], object]
     for turn in range(ROUNDS):
         joined = open_or_make_store(scratch / f"roster{turn}")
         done = Merge(joined.path)
-        merge_rosters([*([target.store] if target.store is not None else []), source], joined, done)
+        rosters = [*([target.store] if target.store is not None else []), source]
+        merge_rosters(rosters, joined, done, planned.part.signed)
         planned.summary.moved += done.moved
         planned.summary.damaged += done.damaged
         there = target.inventory.committed(ROSTER)

@@ -32,13 +32,13 @@ def take_in(planned: Transfer, folder: Path, scratch: Path, moved: Callable[[int
         take_papers(planned.source, folder)
     if planned.summary.roster.segments:
         done = Merge(folder)
-        merge_rosters([roster_source(planned, scratch / "cut")], store, done)
+        merge_rosters([roster_source(planned, scratch / "cut")], store, done, planned.part.signed)
         planned.summary.moved, planned.summary.damaged = done.moved, done.damaged
         moved(planned.summary.roster.bytes)
     loads = chain.from_iterable(_loads(planned, feature, store) for feature in planned.features.values())
     planned.summary.damaged += carry_all(loads, moved)
     for feature in planned.features.values():
-        refresh_snapshot(store.features[feature.name].folder, feature.fingerprint)
+        refresh_snapshot(store.features[feature.name].folder, feature.fingerprint, planned.part.signed)
 
 
 def _loads(planned: Transfer, feature: Feature, store: Store) -> Iterator[Load]:

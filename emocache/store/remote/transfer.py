@@ -201,5 +201,5 @@ def _plan_roster(planned: Transfer) -> None:
         offered = [planned.roster.name] if planned.roster.rows else []
     wanted = lacking(offered, planned.target.inventory.committed(ROSTER), ())
     length = sum(planned.source.inventory.length(ROSTER, name) for name in wanted)
-    length += 0 if planned.roster is None else len(planned.roster.arrays["rows"])
+    length += 0 if planned.roster is None else sum(array.nbytes for array in planned.roster.arrays.values())
     planned.summary.roster = Amount(len(wanted), length, len(offered) - len(wanted))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from emocache.errors import DamagedStore
 from emocache.store.files import COMMIT_NAME
 from emocache.store.ledger import ledger_rows
 from emocache.store.listing import open_segment
-from emocache.store.roster import roster_arrays
+from emocache.store.roster import clips_of, rows_of
 from emocache.store.segment import REPAIR, Segment
 
 
@@ -79,14 +80,14 @@ def check_segment(folder: Path, fingerprint: str | None, *, quick: bool) -> Segm
 
 def _check_content(segment: Segment, found: SegmentCheck) -> None:
     """What every byte being right does not prove: lines that are JSON, keys that differ, offsets that rise."""
-    for array, rows in (("ledger", ledger_rows(segment)), ("rows", segment.each_row("rows"))):
+    roster: dict[str, Callable[[Segment], Iterable[object]]] = {"clips": clips_of, "columns": rows_of}
+    for array, rows in (roster if segment.manifest["kind"] == "roster" else {"ledger": ledger_rows}).items():
         try:
-            for _ in rows:
+            for _ in rows(segment):
                 pass
         except DamagedStore as error:
             found.add(array, error)
-    if segment.manifest["kind"] == "roster" and not found.faults:
-        _check_roster(segment, found)
+            break
     if segment.manifest["kind"] != "cells" or "keys" not in segment.arrays:
         return
     keys = segment.read("keys")
@@ -96,15 +97,3 @@ def _check_content(segment: Segment, found: SegmentCheck) -> None:
         offsets = segment.read("offsets")
         if offsets[0] != 0 or offsets[-1] != segment.arrays["values"].shape[0] or (np.diff(offsets) < 0).any():
             found.faults["offsets"] = "do not cut the values into clips"
-
-
-def _check_roster(segment: Segment, found: SegmentCheck) -> None:
-    """The names and keys that stand beside the rows must be those of the rows."""
-    try:
-        expected = roster_arrays(segment.rows("rows"))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        found.faults["rows"] = f"are no roster rows: {type(error).__name__}: {error}"
-        return
-    for array, content in expected.items():
-        if array in segment.arrays and not np.array_equal(segment.read(array), content):
-            found.faults[array] = "are not those of the rows"

@@ -132,6 +132,7 @@ def _compact_feature(store: Store, feature: Feature, codec: str | None, done: Co
             along=made if last else (),
             codec=packing,
             name=_name_behind(names),
+            lasting=True,
         )
         made.append(name)
     if not batches:

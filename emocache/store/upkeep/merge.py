@@ -19,7 +19,7 @@ from emocache.store.files import COMMIT_NAME, Draft, create_once, make_folder, r
 from emocache.store.listing import committed_segments, read_segments, superseded_by
 from emocache.store.origin import Origin
 from emocache.store.roster import FOLDER as ROSTER
-from emocache.store.roster import write_roster
+from emocache.store.roster import clips_of, write_roster
 from emocache.store.segment import Segment
 from emocache.store.store import FEATURES, Store, local_folder, open_or_make_store, open_store
 from emocache.store.upkeep.table import counted
@@ -83,10 +83,11 @@ def merge_stores(sources: Sequence[str | Path], into: str | Path) -> Merge:
     return done
 
 
-def merge_rosters(sources: Sequence[Store], target: Store, done: Merge) -> None:
+def merge_rosters(sources: Sequence[Store], target: Store, done: Merge, by: str | None = None) -> None:
     """Copy the roster's segments, then write down what neither row of a clip says alone.
 
     Of two rows for one clip the newer counts, and may lack a column or a modality that the older one has.
+    by: who writes that down; left out: this user
     """
     columns: dict[str, dict[str, Any]] = {}
     keys: dict[str, dict[Any, str]] = {}
@@ -105,15 +106,15 @@ def merge_rosters(sources: Sequence[Store], target: Store, done: Merge) -> None:
     for store in sources:
         ensure_group(target.path / ROSTER)
         _copy_segments(store.path / ROSTER, target.path / ROSTER, done, store.origin)
-    write_roster(target.path, list(columns.items()), keys)
+    write_roster(target.path, list(columns.items()), keys, by=by)
 
 
 def _aged_rows(store: Store) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Each clip's row as the store sees it, with the name of the segment that it was last written in."""
     ages = {
-        str(row["clip_id"]): segment.name
+        clip: segment.name
         for segment in committed_segments(store.path / ROSTER, store.origin)
-        for row in segment.rows("rows")
+        for clip in clips_of(segment)
     }
     for row in store.roster:
         clip = str(row["clip_id"])

@@ -3,9 +3,9 @@
     LOGNAME=golden python tests/store/golden/make.py
 
 It holds what a store can hold: two features of one modality, layers added later, a codec of each kind, rows of tokens,
-a failed clip, a clip without content, segments that are one array and segments that are groups, a superseded segment,
-a snapshot that covers some segments and one that came after it. `test_golden.py` computes the same numbers again and
-reads them.
+a failed clip, a clip without content, keys of several modalities and of a joined text, texts that are packed and texts
+that are not, segments that are one array and segments that are groups, a superseded segment, a snapshot that covers
+some segments and one that came after it. `test_golden.py` computes the same numbers again and reads them.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from emocache.store.commit import write_segment
 PLACE = Path(__file__).parent / "format-1"
 DIM = 4
 CLIPS = [f"clip-{number}" for number in range(6)]
+JOINED = "text-0123456789ab"
 EMOTIONS = ["anger", "joy", "anger", "joy", "fear", "fear"]
 
 
@@ -78,7 +79,9 @@ def main() -> None:
     store = open_or_make_store(PLACE)
     named = [(clip, {"label": emotion, "über": None}) for clip, emotion in zip(CLIPS, EMOTIONS, strict=True)]
     write_roster(store.path, named[:3], {clip: {"audio": key(n).hex()} for n, clip in enumerate(CLIPS[:3])})
-    write_roster(store.path, named, {clip: {"audio": key(n).hex()} for n, clip in enumerate(CLIPS[:5])})
+    keys = {clip: {"audio": key(n).hex(), JOINED: key(n + 10).hex()} for n, clip in enumerate(CLIPS[:5])}
+    with mock.patch("emocache.store.commit.LASTING_INLINE_BYTES", 0):  # as a large roster lies
+        write_roster(store.path, named, {**keys, CLIPS[1]: {"video": key(1).hex()}})
     mean = store.add_feature(recipe("tone", "mean", "float32"), {"emocache": "0.1.0"})
     small = commit(mean, range(2), (1, 2))
     commit(mean, range(3), (1, 2), codec="zstd", supersedes=(small,))

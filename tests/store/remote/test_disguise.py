@@ -15,7 +15,7 @@ from emocache.store.roster import read_roster
 from emocache.store.upkeep.compaction import compact_store
 from emocache.store.upkeep.verify import verify_store
 
-from ..filling import cells, fail, fill, key, stand_in
+from ..filling import cells, everything, fail, fill, key, stand_in
 
 pytestmark = pytest.mark.usefixtures("idle_disk")
 COLUMNS = {"label": "joy", "split": "train", "fold": "anna", "speaker": "anna", "age": 31, "note": "anna laughs"}
@@ -36,14 +36,36 @@ def here(tmp_path: Path) -> Path:
 def test_nothing_that_travels_names_a_clip_a_speaker_or_a_content(here: Path, s3: str, tmp_path: Path) -> None:
     push_store(here, s3, anonymize=tmp_path / "key.txt")
     pull_store(s3, tmp_path / "copy.zarr")
-    everything = b"".join(path.read_bytes() for path in (tmp_path / "copy.zarr").rglob("*") if path.is_file())
+    told = everything(tmp_path / "copy.zarr")
+    assert b'"clip-' in told
     for number in range(9):
-        assert key(number) not in everything
-        assert key(number).hex().encode() not in everything
-    assert b"anna" not in everything
-    assert not re.search(rb'"c\d"', everything)
-    assert (tmp_path / "key.txt").read_bytes().strip() not in everything
+        assert key(number) not in told
+        assert key(number).hex().encode() not in told
+    assert b"anna" not in told
+    assert not re.search(rb'"c\d"', told)
+    assert (tmp_path / "key.txt").read_bytes().strip() not in told
     assert not verify_store(tmp_path / "copy.zarr").faults
+
+
+@pytest.mark.parametrize("to_a_folder", [False, True])
+def test_nothing_that_travels_names_who_pushes(
+    here: Path, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to_a_folder: bool
+) -> None:
+    """Segments, the roster, rows that are joined with those that are there, and the snapshot that a folder gets."""
+    monkeypatch.setattr("emocache.store.catalog.MANY_UNCOVERED", 0)
+    monkeypatch.setattr("emocache.store.commit._who", lambda: "bertha.meyer")
+    place = tmp_path / "there.zarr" if to_a_folder else s3
+    push_store(here, place, anonymize=tmp_path / "key.txt")
+    write_roster(here, [("c1", {**COLUMNS, "height": 170})], {})
+    push_store(here, place, anonymize=tmp_path / "key.txt")
+    copy = Path(place) if to_a_folder else tmp_path / "copy.zarr"
+    if not to_a_folder:
+        monkeypatch.setattr("emocache.store.commit._who", lambda: "carl")
+        pull_store(place, copy)
+    told = everything(copy)
+    assert b"bertha" not in told
+    assert told.count(b'"by":"anonymous"') >= 5
+    assert {row.get("height") for row in open_store(copy).roster} == {None, 170}
 
 
 def test_the_numbers_and_what_is_to_be_learnt_arrive(here: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from emocache.store.remote.share import pull_store, push_store, sync_store
 from emocache.store.upkeep.compaction import compact_store
 from emocache.store.upkeep.verify import verify_store
 
-from ..filling import cells, fail, fill, name_clips, recipe, segments, stand_in
+from ..filling import cells, everything, fail, fill, key, name_clips, recipe, segments, stand_in
 from .s3_server import Server
 
 pytestmark = pytest.mark.usefixtures("idle_disk")
@@ -140,10 +140,12 @@ def test_of_some_clips_nothing_else_travels(here: Path, url: str, tmp_path: Path
     assert cells(copy) == wanted
     ledger = stand_in(copy).ledger()
     assert [ledger[name]["status"] for name in ("c1", "c2", "c7")] == ["ok", "ok", "failed"]
-    others = [(f"{number:064x}").encode() for number in (0, 3, 4, 5)]
-    for entry in open_place(url).files():
-        data = open_place(url).read(entry.name, 0, entry.size)
-        assert not any(key in data or bytes.fromhex(key.decode()) in data for key in others), entry.name
+    told = everything(copy)
+    assert all(key(number) in told for number in (1, 2))
+    assert not any(key(number) in told or key(number).hex().encode() in told for number in (0, 3, 4, 5))
+    assert {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()} >= {
+        entry.name for entry in open_place(url).files()
+    }
     assert not verify_store(copy).faults
 
 
@@ -157,6 +159,10 @@ def test_some_clips_are_pulled_alone(here: Path, url: str, tmp_path: Path) -> No
     assert pull_store(url, copy, clips=["c0", "c5"], layers="1").segments == 0
     pull_store(url, copy)
     assert cells(copy) == cells(here)
+    (tmp_path / "none.txt").write_text("\n")
+    for none in (tmp_path / "none.txt", ","):
+        with pytest.raises(BadOption, match=r"--clips .*: names no clip; leave it out for all of them"):
+            pull_store(url, copy, clips=none)
     with pytest.raises(UnknownName, match="clip 'nobody' is not known"):
         pull_store(url, copy, clips=["nobody"])
 
