@@ -92,6 +92,10 @@ def make_problem(
 
 
 def _columns(matrix: Matrix, task: str, targets: Sequence[str] | None) -> list[str]:
+    if targets is not None and not all(name.strip() for name in targets or [""]):
+        raise BadOption(
+            f"--targets {','.join(targets)!r}: names no column, or an empty one; write label, or valence,arousal"
+        )
     if task == "label":
         if targets is not None and len(targets) != 1:
             raise BadOption(f"--targets {','.join(targets)}: task label takes one column, that of the labels")

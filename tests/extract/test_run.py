@@ -216,6 +216,9 @@ def test_a_missing_manifest_an_empty_table_and_an_unknown_suffix_are_told_apart(
     (folder / "empty.csv").write_text("clip_id,path\n")
     with pytest.raises(ManifestError, match="the table has no rows"):
         extract(clips="empty.csv")
+    (folder / "void.csv").write_text("")
+    with pytest.raises(ManifestError, match=r"void\.csv: is empty; write a table with the columns clip_id and path"):
+        extract(clips="void.csv")
     with pytest.raises(
         ManifestError, match=r"a manifest is a \.csv or \.parquet file, or a folder of media; found '\.wav'"
     ):

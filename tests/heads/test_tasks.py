@@ -94,6 +94,9 @@ def test_targets_that_cannot_be_learned_are_refused(
         fit_head(store, task="soft")
     with pytest.raises(FitError, match=r"no column of valence, arousal, .* is there; name those that hold the values"):
         fit_head(store, task="dimensional")
+    for task, targets in (("label", [""]), ("dimensional", ["", "label"]), ("soft", [])):
+        with pytest.raises(BadOption, match=r"--targets '.*': names no column, or an empty one; write label"):
+            fit_head(store, "mlp", task=task, targets=targets)
     with pytest.raises(BadOption, match="--targets: the clips have no column mood; they have label, speaker"):
         fit_head(store, task="dimensional", targets=["mood"])
     with pytest.raises(FitError, match="s0-anger-0: the column 'label' holds 'anger', expected a number"):
