@@ -32,12 +32,14 @@ def open_segment(folder: Path, *, strict: bool = False, origin: Origin | None = 
     return None if node is None else _segment_of(node, folder, strict=strict, origin=origin)
 
 
-def check_document(data: bytes, folder: Path) -> None:
-    """Refuse what is not the ``zarr.json`` of a segment called `folder`, whole and byte for byte.
+def check_document(data: bytes, folder: Path) -> Segment:
+    """The segment called `folder` whose ``zarr.json`` is `data`, whole and byte for byte.
 
-    raises: DamagedStore
+    raises: DamagedStore if it is none
     """
-    _segment_of(parse_node(data, folder), folder, strict=True)
+    found = _segment_of(parse_node(data, folder), folder, strict=True)
+    assert found is not None  # noqa: S101 (strict: an error has said why)
+    return found
 
 
 def _segment_of(node: Node, folder: Path, *, strict: bool, origin: Origin | None = None) -> Segment | None:

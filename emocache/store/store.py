@@ -44,10 +44,10 @@ def local_folder(store: str | Path | None) -> Path:
     raises: StoreError for any other URL, behind which stores can only be read
     """
     place = default_store() if store is None else store
-    if _lies_elsewhere(place):
+    if lies_elsewhere(place):
         url = split_url(str(place)).geturl()
         raise StoreError(
-            f"{url}: a store behind a URL can be read, but not changed or checked in place; "
+            f"{url}: a store behind a URL can be read, but not changed in place; "
             f"emocache pull {url} {DEFAULT_STORE}, work there, and emocache push it back"
         )
     if _TORN_URL.match(str(place)):
@@ -55,7 +55,8 @@ def local_folder(store: str | Path | None) -> Path:
     return file_path(str(place)) if is_url(place) else Path(place)
 
 
-def _lies_elsewhere(place: str | Path) -> bool:
+def lies_elsewhere(place: str | Path) -> bool:
+    """Whether a store lies behind a URL that is no folder of this machine."""
     return is_url(place) and split_url(str(place)).scheme != "file"
 
 
@@ -216,7 +217,7 @@ def open_store(path: str | Path | None = None) -> Store:
         other side of a URL cannot be reached
     """
     place = default_store() if path is None else path
-    if _lies_elsewhere(place):
+    if lies_elsewhere(place):
         from emocache.store.remote.mirror import open_mirror
 
         mirror = open_mirror(str(place))

@@ -203,13 +203,6 @@ def _clips(clips: Clips) -> frozenset[str] | None:
         return None
     if not isinstance(clips, str | Path):
         return frozenset(clips)
-    found = _named_clips(clips)
-    if not found:
-        raise BadOption(f"--clips {clips}: names no clip; leave it out for all of them")
-    return found
-
-
-def _named_clips(clips: str | Path) -> frozenset[str]:
     path = Path(clips)
     if path.suffix == ".txt":
         try:

@@ -14,6 +14,7 @@ from emocache.store.ledger import ledger_rows
 from emocache.store.listing import open_segment
 from emocache.store.roster import clips_of, rows_of
 from emocache.store.segment import REPAIR, Segment
+from emocache.store.store import Store
 
 
 @dataclass
@@ -76,6 +77,17 @@ def check_segment(folder: Path, fingerprint: str | None, *, quick: bool) -> Segm
     if not (quick or found.faults):
         _check_content(segment, found)
     return found
+
+
+def read_all(store: Store) -> None:
+    """Read as readers do: what is committed whole may still be what no writer of emocache would have written.
+
+    raises: DamagedStore
+    """
+    _ = store.roster
+    for feature in store.features.values():
+        _ = feature.layers
+        feature.ledger_rows()
 
 
 def _check_content(segment: Segment, found: SegmentCheck) -> None:

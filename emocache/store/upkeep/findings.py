@@ -25,11 +25,11 @@ class Finding:
 class Findings:
     """What a check found.
 
-    faults: what is damaged; notes: what is worth knowing and harms nothing
+    store: its folder, or its URL; faults: what is damaged; notes: what is worth knowing and harms nothing
     segments, bytes: how much was looked at; resumed: segments that an interrupted check had proved before
     """
 
-    store: Path
+    store: Path | str
     quick: bool
     repair: bool
     segments: int = 0
@@ -52,6 +52,10 @@ class Findings:
         if not self.faults:
             return "no fault found"
         found = f"{counted(len(self.faults), 'fault')} found"
+        if isinstance(self.store, str):
+            return (
+                f"{found}; its owner can delete the segments there and push them again; emocache pull leaves them out"
+            )
         if not self.repair:
             return f"{found}; --repair drops what is damaged, then emocache extract computes it again"
         if all(fault.repaired for fault in self.faults):

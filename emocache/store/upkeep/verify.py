@@ -17,8 +17,8 @@ from emocache.store.listing import segment_names, superseded_by
 from emocache.store.roster import FOLDER as ROSTER
 from emocache.store.segment import Segment
 from emocache.store.snapshot import INDEX
-from emocache.store.store import FEATURES, local_folder, open_store
-from emocache.store.upkeep.check import SegmentCheck, check_segment
+from emocache.store.store import FEATURES, default_store, lies_elsewhere, local_folder, open_store
+from emocache.store.upkeep.check import SegmentCheck, check_segment, read_all
 from emocache.store.upkeep.checksums import CHECKSUMS, held_against_list, read_checksums
 from emocache.store.upkeep.duplicates import overlaps
 from emocache.store.upkeep.findings import Finding, Findings
@@ -31,15 +31,19 @@ from emocache.store.upkeep.table import counted
 
 
 def verify_store(store: str | Path | None = None, *, quick: bool = False, repair: bool = False) -> Findings:
-    """Check a whole store.
+    """Check a whole store, its folder or a URL; see `emocache.store.remote.proof.verify_place` for the latter.
 
     quick: only whether every file is there and has its length; otherwise every byte is held against its checksum, and
         cells that two segments hold against each other. A full check that was interrupted goes on where it stopped.
     repair: drop what is damaged, so that `extract_features` computes it again; what is whole is kept
     returns: the findings; the store is sound if `faults` is empty
-    raises: NotAStore if nothing tells that it is one; StoreError for a URL: `pull` holds every byte against its
-        checksum as it comes
+    raises: NotAStore if nothing tells that it is one; StoreError if a store behind a URL is to be repaired; PlaceError
     """
+    place = default_store() if store is None else store
+    if lies_elsewhere(place) and not repair:
+        from emocache.store.remote.proof import verify_place
+
+        return verify_place(str(place), quick=quick)
     folder, fault = local_folder(store), ""
     try:
         identity = open_store(folder).uuid
@@ -105,13 +109,8 @@ class _Check:
             self._note(self._root / CHECKSUMS, f"{counted(len(listed), 'file')} held against it")
 
     def _read_as_readers_do(self) -> None:
-        """What is committed whole may still be what no writer of emocache would have written."""
         try:
-            store = open_store(self._root)
-            _ = store.roster
-            for feature in store.features.values():
-                _ = feature.layers
-                feature.ledger_rows()
+            read_all(open_store(self._root))
         except DamagedStore as error:
             self._fault(self._root, str(error).removeprefix(f"{self._root}/"))
 

@@ -294,7 +294,7 @@ class TestIsOnlyRead:
     def test_what_would_write_says_what_to_do_instead(self, store: Path, odd_server: Server, tmp_path: Path) -> None:
         url = put(store, odd_server)
         text = (
-            f"^{url}: a store behind a URL can be read, but not changed or checked in place; "
+            f"^{url}: a store behind a URL can be read, but not changed in place; "
             f"emocache pull {url} features.zarr, work there, and emocache push it back"
         )
         opened = open_store(url)

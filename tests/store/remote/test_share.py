@@ -159,10 +159,6 @@ def test_some_clips_are_pulled_alone(here: Path, url: str, tmp_path: Path) -> No
     assert pull_store(url, copy, clips=["c0", "c5"], layers="1").segments == 0
     pull_store(url, copy)
     assert cells(copy) == cells(here)
-    (tmp_path / "none.txt").write_text("\n")
-    for none in (tmp_path / "none.txt", ","):
-        with pytest.raises(BadOption, match=r"--clips .*: names no clip; leave it out for all of them"):
-            pull_store(url, copy, clips=none)
     with pytest.raises(UnknownName, match="clip 'nobody' is not known"):
         pull_store(url, copy, clips=["nobody"])
 
