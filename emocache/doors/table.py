@@ -53,7 +53,8 @@ class TableDoor:
         others = {name: column.plain() for name, column in table.items() if name not in chosen}
         others.pop(self._id(table, source))
         columns = {clip: {name: cells[row] for name, cells in others.items()} for row, clip in enumerate(names)}
-        return Incoming(rows, source, [source], source.stem, facts={"columns": list(chosen)}, columns=columns)
+        facts = {"columns": list(chosen), "id": self._id(table, source)}
+        return Incoming(rows, source, [source], source.stem, facts=facts, columns=columns)
 
     def _id(self, table: Mapping[str, Column], source: Path) -> str:
         found = self.id or next((name for name in IDS if name in table), "")
