@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -95,10 +96,15 @@ class TableDoor:
             for name, column in table.items()
             if column.numeric and name not in TARGETS and not name.startswith("soft_")
         }
+        if others := _beside_exported(table, found):
+            raise DoorError(
+                f"{source}: the vector may be f0, f1, ... at its end, as an export writes it, or have {some(others)} "
+                "too; --set columns='f[0-9]*' takes the first, --set columns=NAME,NAME what you name"
+            )
         if not found:
             raise DoorError(
                 f"{source}: no column holds numbers or lists of them; it has {some(list(table), 8)}; name those of the "
-                "vector with --set columns=f*"
+                "vector with --set columns='f[0-9]*'"
             )
         return found
 
@@ -110,6 +116,14 @@ class TableDoor:
         outgoing.one_layer("table")
         FORMATS[out.suffix.lower()][1](out, outgoing.clips, outgoing.columns, stacked(outgoing, "table"))
         return {outgoing.feature.name: ""}
+
+
+def _beside_exported(table: Mapping[str, Column], found: Mapping[str, Column]) -> list[str]:
+    """What of `found` stands before columns ``f0``, ``f1``, ... that end a table as `write_csv` ends it."""
+    names = list(table)
+    last = re.fullmatch(r"f(\d{1,7})", names[-1])
+    ours = [f"f{number}" for number in range(int(last[1]) + 1)] if last else []
+    return [name for name in found if name not in set(ours)] if ours and names[-len(ours) :] == ours else []
 
 
 def _rows(names: Sequence[str], chosen: Mapping[str, Column], source: Path) -> list[Row]:
