@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from emocache.errors import UnknownName, some
 from emocache.spec import bytes_text
 from emocache.store.feature import Feature
-from emocache.store.listing import committed_segments
+from emocache.store.listing import committed_segments, read_segments, superseded_by
 from emocache.store.remote.excerpt import Excerpt, Part, RosterExcerpt, cut, cut_roster
 from emocache.store.remote.inventory import shelf_of
 from emocache.store.remote.papers import other_papers
@@ -195,11 +195,14 @@ def _plan_cuts(planned: Transfer, feature: Feature) -> None:
 def _plan_roster(planned: Transfer) -> None:
     """How much of the roster the target lacks; what comes of joining the two rosters comes on top of it."""
     offered = [segment.name for segment in committed_segments(planned.store.path / ROSTER, planned.store.origin)]
-    if planned.part.cuts_roster and offered:
-        planned.roster = cut_roster(planned.store, planned.part, offered[-1])
+    if planned.part.cuts_roster:
+        planned.roster = cut_roster(planned.store, planned.part)
         planned.summary.left = sorted(planned.roster.left)
-        offered = [planned.roster.name] if planned.roster.rows else []
+        offered = list(planned.roster.pieces)
     wanted = lacking(offered, planned.target.inventory.committed(ROSTER), ())
+    there = planned.target.store
+    if wanted and there is not None:
+        wanted = lacking(wanted, (), superseded_by(read_segments(there.path / ROSTER, there.origin)))
     length = sum(planned.source.inventory.length(ROSTER, name) for name in wanted)
-    length += 0 if planned.roster is None else len(planned.roster.arrays["rows"])
+    length += 0 if planned.roster is None else planned.roster.bytes
     planned.summary.roster = Amount(len(wanted), length, len(offered) - len(wanted))

@@ -92,7 +92,7 @@ def merge_rosters(sources: Sequence[Store], target: Store, done: Merge) -> None:
     keys: dict[str, dict[Any, str]] = {}
     ages: dict[str, str] = {}
     for store in [target, *sources]:
-        for age, row in _aged_rows(store):
+        for age, row in aged_rows(store):
             clip = row["clip_id"]
             newer = age >= ages.get(clip, "")
             older_columns, older_keys = columns.get(clip, {}), keys.get(clip, {})
@@ -108,7 +108,7 @@ def merge_rosters(sources: Sequence[Store], target: Store, done: Merge) -> None:
     write_roster(target.path, list(columns.items()), keys)
 
 
-def _aged_rows(store: Store) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def aged_rows(store: Store) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Each clip's row as the store sees it, with the name of the segment that it was last written in."""
     ages = {
         str(row["clip_id"]): segment.name
