@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
-from emocache.errors import BadOption, NotAStore, UnknownName
+from emocache.errors import BadOption, MissingCells, NotAStore, UnknownName
 from emocache.spec import Recipe
 from emocache.store import open_store, write_roster
 from emocache.store.remote.place import open_place
@@ -105,7 +106,7 @@ def test_syncing_brings_each_side_what_the_other_has(here: Path, any_url: str, t
 def test_syncing_with_one_side_that_is_not_there_yet_makes_it(here: Path, url: str, tmp_path: Path) -> None:
     assert sync_store(here, url).pushed.segments == 4
     assert sync_store(tmp_path / "new.zarr", url).pulled.segments == 4
-    with pytest.raises(NotAStore, match=r"none\.zarr: no store is here; emocache extract makes one"):
+    with pytest.raises(NotAStore, match=r"none\.zarr: no store is here; .*emocache extract makes one"):
         sync_store(tmp_path / "none.zarr", f"{url}/none")
 
 
@@ -147,6 +148,34 @@ def test_of_some_clips_nothing_else_travels(here: Path, url: str, tmp_path: Path
         data = open_place(url).read(entry.name, 0, entry.size)
         assert not any(key in data or bytes.fromhex(key.decode()) in data for key in others), entry.name
     assert not verify_store(copy).faults
+
+
+def test_a_part_that_is_nothing_is_refused_before_anything_is_made(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = tmp_path / "there.zarr"
+    (tmp_path / "empty.txt").write_text("\n")
+    for clips, told in [([], r"\[\]"), (tmp_path / "empty.txt", r".*empty\.txt"), (" , ", " , ")]:
+        with pytest.raises(BadOption, match=rf"^--clips {told}: names no clip; leave it out for all$"):
+            push_store(here, there, clips=clips)
+    with pytest.raises(
+        MissingCells, match=r"^--layers 98-99: no feature of .*here\.zarr holds any of them .*: stand-in-\w+ holds 1-2;"
+    ):
+        push_store(here, there, layers="98,99", features=["stand-in"])
+    with pytest.raises(UnknownName, match="feature '' is not known"):
+        push_store(here, there, features=[""])
+    with pytest.raises(
+        NotAStore, match=r"none: no store is here; correct the name, or make one: emocache extract makes"
+    ):
+        push_store(tmp_path / "none", there)
+    assert not there.exists()
+
+
+def test_clips_may_be_those_of_a_manifest_behind_a_url(here: Path, tmp_path: Path) -> None:
+    with fsspec.open("memory://lists/clips.csv", "w") as file:
+        file.write("clip_id\nc1\n")
+    assert push_store(here, tmp_path / "there.zarr", clips="memory://lists/clips.csv").segments == 2
+    assert set(labels(tmp_path / "there.zarr")) == {"c1"}
 
 
 def test_some_clips_are_pulled_alone(here: Path, url: str, tmp_path: Path) -> None:
