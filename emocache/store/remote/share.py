@@ -167,6 +167,7 @@ def _share(source: Side, target: Side, part: Part, *, dry_run: bool) -> Sharing:
     if not dry_run:
         log.info("%s", planned.summary)
         _carry_out(planned)
+    planned.summary.damaged += [*source.damaged, *target.damaged]
     return planned.summary
 
 
