@@ -175,7 +175,7 @@ def _carry_out(planned: Transfer) -> None:
     summary = planned.summary
     total = summary.bytes + summary.roster.bytes
     with (
-        disk_errors(Path(summary.target)),
+        disk_errors(planned.target.folder or Path(summary.source)),
         tempfile.TemporaryDirectory(prefix="emocache-") as scratch,
         tqdm(total=total, unit="B", unit_scale=True, desc="transfer", disable=None) as bar,
     ):
