@@ -162,9 +162,14 @@ def entries(found: Iterator[tuple[str, int]], url: str) -> Iterator[Entry]:
     """
     for number, (name, size) in enumerate(found):
         if number >= MAX_ENTRIES:
-            raise PlaceError(url, f"lists more than {MAX_ENTRIES:,} files", "name the store's own folder")
+            raise endless(url)
         if is_plain(name) and size >= 0:
             yield Entry(name, size)
+
+
+def endless(url: str) -> PlaceError:
+    """What to say of a listing that has no end."""
+    return PlaceError(url, f"lists more than {MAX_ENTRIES:,} files", "name the store's own folder")
 
 
 def joined(*parts: str) -> str:
