@@ -165,7 +165,8 @@ def _share(source: Side, target: Side, part: Part, *, dry_run: bool) -> Sharing:
     planned = plan_transfer(source, target, _store_of(source), part)
     planned.summary.dry_run = dry_run
     if not dry_run:
-        log.info("%s", planned.summary)
+        if planned.summary.segments or planned.summary.roster.segments:
+            log.info("%s", planned.summary)
         _carry_out(planned)
     planned.summary.damaged += [*source.damaged, *target.damaged]
     return planned.summary

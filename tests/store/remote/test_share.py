@@ -16,6 +16,7 @@ from emocache.store.upkeep.compaction import compact_store
 from emocache.store.upkeep.verify import verify_store
 
 from ..filling import cells, fail, fill, name_clips, recipe, segments, stand_in
+from .behind import files_below
 from .s3_server import Server
 
 pytestmark = pytest.mark.usefixtures("idle_disk")
@@ -59,6 +60,21 @@ def test_what_was_pushed_and_pulled_is_the_same_store(here: Path, any_url: str, 
     assert not verify_store(tmp_path / "copy.zarr").faults
     for name in [path.relative_to(here) for path in here.rglob("features/*/segments/*/*")]:
         assert (tmp_path / "copy.zarr" / name).read_bytes() == (here / name).read_bytes()
+
+
+def test_arrays_too_long_for_the_manifest_travel_with_their_documents(
+    tmp_path: Path, s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A roster of 1,300 clips has its keys in files; so has a segment of 4,000."""
+    monkeypatch.setattr("emocache.store.commit.INLINE_BYTES", 0)
+    here, copy, part = tmp_path / "here.zarr", tmp_path / "copy.zarr", tmp_path / "part.zarr"
+    fill(here, range(3), (1, 2))
+    assert push_store(here, s3).damaged == []
+    assert pull_store(s3, copy).damaged == []
+    assert files_below(copy / "roster") == files_below(here / "roster")
+    assert cells(copy) == cells(here)
+    assert pull_store(s3, part, clips=["c1"], layers="2").damaged == []
+    assert set(cells(part)) == {("c1", 2)}
 
 
 def test_doing_it_again_finds_nothing_to_do(here: Path, url: str, tmp_path: Path) -> None:
