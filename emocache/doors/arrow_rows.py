@@ -71,11 +71,12 @@ def _chunk_rows(names: Sequence[str], chunk: pa.Array, where: Path) -> list[Row]
     import pyarrow as pa
 
     array = chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk
-    valid = array.is_valid().to_numpy(zero_copy_only=False)
+    valid = _is_valid(array)
     bounds, array = _offsets(array)
     lengths = np.diff(bounds)
     inner: list[int] = []
     while _is_list(array.type):
+        valid &= _all_between(_is_valid(array), bounds)
         offsets, array = _offsets(array)
         sizes = np.diff(offsets)[bounds[0] : bounds[-1]]
         if sizes.size and (sizes != sizes[0]).any():
@@ -91,6 +92,19 @@ def _chunk_rows(names: Sequence[str], chunk: pa.Array, where: Path) -> list[Row]
             names, lengths.tolist(), bounds[:-1].tolist(), bounds[1:].tolist(), valid.tolist(), strict=True
         )
     ]
+
+
+def _is_valid(array: pa.Array) -> NDArray[np.bool_]:
+    """``(list,)``: which are no null; a null of a fixed length has numbers under it that mean nothing."""
+    found: NDArray[np.bool_] = array.is_valid().to_numpy(zero_copy_only=False)
+    return found
+
+
+def _all_between(holds: NDArray[np.bool_], bounds: Numbers) -> NDArray[np.bool_]:
+    """``(clip,)``: whether something holds of all that lies between two bounds."""
+    failing = np.concatenate([[0], np.cumsum(~holds)])
+    found: NDArray[np.bool_] = failing[bounds[1:]] == failing[bounds[:-1]]
+    return found
 
 
 def _offsets(array: pa.Array) -> tuple[Numbers, pa.Array]:

@@ -11,6 +11,8 @@ from emocache.errors import DoorError
 
 MOST_BYTES = 512 * 2**20
 """Labels of a million clips take a tenth of it."""
+DEEPEST = 8
+"""Lists in lists: of tokens, of spans. A store refuses to read what nests without end."""
 
 
 def read_json(path: Path) -> Any:
@@ -53,18 +55,36 @@ def as_map(found: Any, where: object) -> dict[str, Any]:
 
 
 def as_cell(value: Any) -> Any:
-    """A value as the roster keeps it: text, a number, a truth value or a list; None for NaN and an empty text."""
+    """A value as the roster keeps it: text, a number, a truth value or a list; None for NaN and an empty text.
+
+    raises: DoorError for lists in lists in lists, deeper than a roster keeps them
+    """
+    return _as_cell(value, DEEPEST)
+
+
+def _as_cell(value: Any, deepest: int) -> Any:
     if value is None or value == "" or value != value:
         return None
     if isinstance(value, str):
         return value.encode(errors="replace").decode()  # half a surrogate pair is a text in JSON, and none in UTF-8
     if isinstance(value, float) and math.isinf(value):
         return str(value)  # JSON has no infinity
-    return value if isinstance(value, (int, float, bool)) else _as_list(value)
+    if isinstance(value, list):
+        if not deepest:
+            raise DoorError(f"lists in lists, more than {DEEPEST} deep, are no value of a column; leave it out")
+        return [_as_cell(entry, deepest - 1) for entry in value]
+    return value if isinstance(value, (int, float, bool)) else _short(value)
 
 
-def _as_list(value: Any) -> Any:
-    return [as_cell(entry) for entry in value] if isinstance(value, list) else str(value)
+def _short(value: Any) -> str:
+    """A map, or what else a roster has no form for, as text.
+
+    raises: DoorError
+    """
+    try:
+        return str(value)
+    except RecursionError:
+        raise DoorError("maps in maps, nested without end, are no value of a column; leave it out") from None
 
 
 def is_plain_name(name: Any) -> bool:

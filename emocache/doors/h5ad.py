@@ -57,7 +57,7 @@ class AnnDataDoor:
         file = h5py.File(source, "r")  # stays open as long as there are rows to read
         refuse_strange(file, source)
         names, columns = table(file["obs"])
-        parts, layers = self._parts(file, source)
+        key, parts, layers = self._parts(file, source)
         if len({(part.shape, part.dtype) for part in parts}) > 1 or parts[0].shape[0] != len(names):
             told = ", ".join(f"{part.dtype} {part.shape}" for part in parts)
             raise DoorError(
@@ -75,25 +75,25 @@ class AnnDataDoor:
             layers=origin.layers_of(shape) if layers is None else layers,
             modality=origin.modality,
             pooling=origin.pooling,
-            facts=origin.facts,
+            facts={"key": key, **origin.facts},
             columns={
                 clip: {name: values[number] for name, values in columns.items()} for number, clip in enumerate(names)
             },
         )
 
-    def _parts(self, file: Any, source: Path) -> tuple[list[Matrix], tuple[int, ...] | None]:
-        """The matrices to read, and their layers if their names tell them."""
+    def _parts(self, file: Any, source: Path) -> tuple[str, list[Matrix], tuple[int, ...] | None]:
+        """What is read, for the recipe; the matrices, and their layers if their names tell them."""
         obsm, layers = file.get("obsm", {}), file.get("layers", {})
         numbered = sorted((int(match[1]), name) for name in obsm if (match := LAYER.fullmatch(name)))
         if numbered and not self.key:
-            return [Matrix(obsm[name], source) for _, name in numbered], tuple(layer for layer, _ in numbered)
+            return "layer_*", [Matrix(obsm[name], source) for _, name in numbered], tuple(k for k, _ in numbered)
         places = {**dict(layers.items()), **dict(obsm.items()), **({"X": file["X"]} if "X" in file else {})}
         key = self.key or ("X" if "X" in file else next(iter(obsm)) if len(obsm) == 1 else "")
         if key not in places:
             told = f"no {key!r} in it" if key else "cannot tell which numbers are meant"
             raise BadOption(f"{source}: {told}; it holds {', '.join(sorted(places)) or 'no numbers'}; --set key=NAME")
         match = LAYER.fullmatch(key)
-        return [Matrix(places[key], source)], (int(match[1]),) if match else None
+        return key, [Matrix(places[key], source)], (int(match[1]),) if match else None
 
     def write(self, features: Sequence[Outgoing], out: Path) -> Mapping[str, str]:
         """One h5ad file, not compressed; ``uns["emocache"]`` says in JSON where the numbers come from."""

@@ -23,22 +23,27 @@ BROKEN = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeEr
 # --- in --------------------------------------------------------------------------------------------------------------
 
 
-def refuse_strange(group: Any, where: object, depth: int = 0) -> None:
+def refuse_strange(group: Any, where: object, depth: int = 0, seen: set[Any] | None = None) -> None:
     """Look at everything below a group, before any of it is read.
 
+    seen: the groups that were met on the way here: links can make more ways through a file than anybody can walk
     raises: DoorError for what points to other places or files, or claims more than it can hold
     """
     import h5py
 
+    seen = set() if seen is None else seen
     if depth > DEEPEST:
         raise DoorError(f"{where}: {group.name[:80]} nests more than {DEEPEST} groups, which AnnData does not")
+    if group.id in seen:
+        raise DoorError(f"{where}: {group.name[:80]} is a group that stands elsewhere too; write the file again")
+    seen.add(group.id)
     for name in group:
         place = f"{where}: {group.name.rstrip('/')}/{name}"
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             raise DoorError(f"{place} is a link to another place, which is not followed; write the file again")
         entry = group[name]
         if isinstance(entry, h5py.Group):
-            refuse_strange(entry, where, depth + 1)
+            refuse_strange(entry, where, depth + 1, seen)
         elif isinstance(entry, h5py.Dataset):
             _refuse_strange_dataset(entry, place)
 
@@ -99,6 +104,8 @@ class Matrix:
             self._entry, self._starts = entry, entry["indptr"][:]
             self.shape, self.dtype = tuple(int(size) for size in entry.attrs["shape"]), entry["data"].dtype
             sound = len(self.shape) == 2 and len(self._starts) == self.shape[0] + 1
+            if sound and (row := self.shape[1] * self.dtype.itemsize) > BOMB_FLOOR:
+                raise DoorError(f"{self._where} claims rows of {row:,} bytes, which no features have; write it again")
         else:
             sound = kind in {"array", ""} and hasattr(entry, "shape") and len(entry.shape or ()) == 2
             self._entry, self.shape, self.dtype = entry, getattr(entry, "shape", ()), getattr(entry, "dtype", None)
@@ -126,10 +133,11 @@ class Matrix:
             return dense
         first, last = int(self._starts[number]), int(self._starts[number + 1])
         where, values = self._entry["indices"][first:last], self._entry["data"][first:last]
-        if not 0 <= first <= last or (where < 0).any() or (where >= self.shape[1]).any():
+        whole = 0 <= first <= last and len(where) == len(values) == last - first  # a slice ends where its array does
+        if not whole or (where < 0).any() or (where >= self.shape[1]).any():
             raise DoorError(f"{self._where}: row {number} leads outside of the matrix; write the file again")
         out = np.zeros(self.shape[1], dtype=self.dtype)
-        out[where] = values
+        np.add.at(out, where, values)  # a place that stands twice holds the sum, as SciPy has it
         return out
 
 

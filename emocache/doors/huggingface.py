@@ -51,6 +51,7 @@ class DatasetsDoor:
         rows: list[Row] = []
         columns: dict[str, dict[str, Any]] = {}
         files: list[Path] = []
+        chosen: list[str] = []
         note = ""
         for split, folder in _datasets(source):
             info = as_map(read_json(folder / INFO), folder / INFO)
@@ -59,7 +60,8 @@ class DatasetsDoor:
                 files.append(path)
                 table = read_table(path)
                 ids = self._ids(table, path)
-                rows += list_rows(ids, table[self._numbers(table, path)], path)
+                chosen.append(self._numbers(table, path))
+                rows += list_rows(ids, table[chosen[-1]], path)
                 columns |= self._columns(table, ids, info.get("features"), split)
         origin = read_about(note)
         return Incoming(
@@ -71,7 +73,7 @@ class DatasetsDoor:
             layers=origin.layers_of(next((row.shape for row in rows if row.shape), ())),
             modality=origin.modality,
             pooling=origin.pooling,
-            facts=origin.facts,
+            facts={"columns": list(dict.fromkeys(chosen)), "id": self.clip_id, **origin.facts},
             columns=columns,
         )
 

@@ -106,7 +106,8 @@ def import_features(
     for names in ([row.clip_id for row in found.rows], list(found.columns)):
         check_names(names, found.root)
     manifest = () if clips is None else read_manifest(clips).clips
-    found, strangers = _chosen(replace(found, rows=without_text(found.rows)), manifest)
+    found = replace(found, rows=without_text(found.rows), columns=_kept(found.columns, found.root))
+    found, strangers = _chosen(found, manifest)
     layers, dim = common_shape(found)
     stored, dtype = storage_of(found, storage)
     facts = {"format": door, **found.facts, "dtype": dtype, "sha256": source_sha256(found.root, found.files)}
@@ -185,9 +186,19 @@ def _recipe(found: Incoming, facts: Mapping[str, Any], storage: str, modality: M
     )
 
 
-def _cells(columns: Mapping[str, Any]) -> dict[str, Any]:
-    """What the roster keeps of a source's columns."""
-    return {name: as_cell(value) for name, value in columns.items() if name not in NOT_KEPT and name.isprintable()}
+def _kept(columns: Mapping[str, Mapping[str, Any]], root: Path) -> dict[str, dict[str, Any]]:
+    """What the roster keeps of each clip's columns.
+
+    raises: DoorError naming the clip and the column of a value that it cannot keep
+    """
+    found: dict[str, dict[str, Any]] = {clip: {} for clip in columns}
+    for clip, row in columns.items():
+        for name in (name for name in row if name not in NOT_KEPT and name.isprintable()):
+            try:
+                found[clip][name] = as_cell(row[name])
+            except DoorError as error:
+                raise DoorError(f"{root}: clip {clip}: column {name}: {error}") from None
+    return found
 
 
 class _Intake:
@@ -217,8 +228,7 @@ class _Intake:
         self._filed = file_clips(self._found.rows, known, manifest, modality, self._recipe.feature_name)
         given = {clip.clip_id: clip.columns for clip in manifest}
         names = dict.fromkeys([*given, *(row.clip_id for row in self._found.rows), *columns])
-        told = {clip: _cells(row) for clip, row in columns.items()}
-        named = [(clip, {**self._known(clip), **told.get(clip, {}), **given.get(clip, {})}) for clip in names]
+        named = [(clip, {**self._known(clip), **columns.get(clip, {}), **given.get(clip, {})}) for clip in names]
         found: dict[str, dict[str, str]] = {clip: {modality: key.hex()} for clip, key in self._filed.keys.items()}
         with disk_errors(self.path):
             open_or_make_store(self.path)

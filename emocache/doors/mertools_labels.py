@@ -10,7 +10,7 @@ import numpy as np
 
 from emocache.doors.door import Outgoing
 from emocache.doors.numpy_files import Archive
-from emocache.doors.pickles import LIMIT, plain_pickle
+from emocache.doors.pickles import LIMIT, brief, plain_pickle
 from emocache.errors import DoorError
 
 CORPUS = "_corpus"
@@ -46,7 +46,7 @@ def _columns(clip: Any, entry: Any, where: str) -> dict[str, Any]:
     good = isinstance(clip, str) and isinstance(entry, dict) and isinstance(entry.get("emo"), str)
     valence = entry.get("val", MISSING) if good else None
     if not good or not isinstance(valence, (int, float)):
-        raise DoorError(f"{where}: {str(clip)[:80]!r}: {str(entry)[:80]}, expected {{'emo': label, 'val': valence}}")
+        raise DoorError(f"{where}: {brief(clip)}: {brief(entry)}, expected {{'emo': label, 'val': valence}}")
     return {"label": entry["emo"] or None, "valence": None if valence in {MISSING} else float(valence)}
 
 

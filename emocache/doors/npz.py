@@ -38,7 +38,8 @@ class NpzDoor:
                 "expected (clip, dim) or (clip, layer, dim), a row for each name"
             )
         values = archive.array(self.x)
-        return Incoming(array_rows(names, values), source, [source], source.stem, facts={"array": self.x})
+        facts = {"array": self.x, "names": self.names}
+        return Incoming(array_rows(names, values), source, [source], source.stem, facts=facts)
 
     def write(self, features: Sequence[Outgoing], out: Path) -> Mapping[str, str]:
         """One npz file, not compressed. Layers keep their order and lose their numbers."""

@@ -220,6 +220,8 @@ class Archive:
         if name not in self._members:
             raise DoorError(f"{self.path}: holds no array {name!r}; it holds {', '.join(self._members) or 'none'}")
         info = self._members[name]
+        if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+            raise DoorError(f"{where}: packed as NumPy packs nothing; save it again with np.savez_compressed")
         if info.file_size > max(BOMB_FLOOR, BOMB_RATIO * info.compress_size):
             raise DoorError(
                 f"{where}: claims {info.file_size:,} bytes in {info.compress_size:,}, which no features do; save it "

@@ -12,6 +12,7 @@ import io
 import pickle
 import pickletools
 import re
+import reprlib
 from typing import Any
 
 import numpy as np
@@ -34,8 +35,17 @@ OPCODES = frozenset(
 """What pickles of plain values and NumPy arrays are made of since protocol 2, the oldest that NumPy writes. Not among
 them: whatever makes objects of classes (NEWOBJ, INST, OBJ), takes values from outside (PERSID, NEXT_BUFFER) or from a
 registry (EXT1), and the numbers and texts of protocol 0."""
+FILING = frozenset({"MEMOIZE", "BINPUT", "LONG_BINPUT"})
+"""What files the value that lies on top, to be taken again by its number."""
+HIDING = FILING | {"POP", "POP_MARK"}
+"""Behind these nothing tells what lies on top; no writer of pickles files a value then."""
 
 ADVICE = "only text, numbers, lists and maps of them are read from pickles; save it in another format, such as CSV"
+
+
+def brief(value: object) -> str:
+    """A value out of a pickle for a message. What stands in it more than once may be longer in full than any memory."""
+    return reprlib.repr(value)[:80]
 
 
 class _Dtype:
@@ -43,7 +53,7 @@ class _Dtype:
 
     def __init__(self, spec: str, *_: Any) -> None:
         if not (isinstance(spec, str) and re.fullmatch(r"[biuf][1248]|b1|O8?|[US]\d{1,6}", spec)):
-            raise DoorError(f"a pickle names the dtype {str(spec)[:40]!r}; {ADVICE}")
+            raise DoorError(f"a pickle names the dtype {brief(spec)}; {ADVICE}")
         self.spec, self.order = spec, "<"
 
     def __setstate__(self, state: Any) -> None:
@@ -136,15 +146,24 @@ def plain_pickle(data: bytes, where: object) -> Any:
 
 
 def _scan(data: bytes) -> None:
-    """Refuse opcodes that are not of `OPCODES`, and memo places that would have to be allocated.
+    """Refuse opcodes that are not of `OPCODES`, memo places that would have to be allocated, and tuples that are taken
+    twice: as the key of a map, a tuple of two equal tuples of two equal tuples and so on is hashed without end.
 
     raises: DoorError, ValueError
     """
+    filed, tuples, before = 0, set[object](), ""
     for opcode, argument, _ in pickletools.genops(data):
         if opcode.name not in OPCODES:
             raise DoorError(f"a pickle uses {opcode.name}, which plain values need not; {ADVICE}")
         if opcode.name == "LONG_BINPUT" and isinstance(argument, int) and argument > len(data):
             raise DoorError(f"a pickle files a value under number {argument:,} of {len(data):,} bytes; {ADVICE}")
+        if opcode.name in FILING:
+            place = filed if argument is None else argument
+            (tuples.add if before.startswith("TUPLE") or before in HIDING else tuples.discard)(place)
+            filed += 1
+        if opcode.name in {"BINGET", "LONG_BINGET"} and argument in tuples:
+            raise DoorError(f"a pickle takes one tuple twice, which plain values need not; {ADVICE}")
+        before = before if opcode.name in {"PROTO", "FRAME"} else opcode.name
 
 
 def _unwrapped(found: Any) -> Any:

@@ -103,8 +103,7 @@ def storage_of(found: Incoming, asked: str | None) -> tuple[str, str]:
     stored as float32 if every number of it is one.
     raises: DoorError if numbers would be rounded and `asked` does not say so
     """
-    kinds = {row.dtype for row in found.rows if not row.fault}
-    source = "+".join(sorted(kind.name for kind in kinds))
+    source = "+".join(sorted({row.dtype.name for row in found.rows if not row.fault}))  # whatever the byte order
     if asked is not None:
         return asked, source
     for row in found.rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -53,7 +54,8 @@ class TableDoor:
         others = {name: column.plain() for name, column in table.items() if name not in chosen}
         others.pop(self._id(table, source))
         columns = {clip: {name: cells[row] for name, cells in others.items()} for row, clip in enumerate(names)}
-        return Incoming(rows, source, [source], source.stem, facts={"columns": list(chosen)}, columns=columns)
+        facts = {"columns": list(chosen), "id": self._id(table, source)}
+        return Incoming(rows, source, [source], source.stem, facts=facts, columns=columns)
 
     def _id(self, table: Mapping[str, Column], source: Path) -> str:
         found = self.id or next((name for name in IDS if name in table), "")
@@ -94,10 +96,15 @@ class TableDoor:
             for name, column in table.items()
             if column.numeric and name not in TARGETS and not name.startswith("soft_")
         }
+        if others := _beside_exported(table, found):
+            raise DoorError(
+                f"{source}: the vector may be f0, f1, ... at its end, as an export writes it, or have {some(others)} "
+                "too; --set columns='f[0-9]*' takes the first, --set columns=NAME,NAME what you name"
+            )
         if not found:
             raise DoorError(
                 f"{source}: no column holds numbers or lists of them; it has {some(list(table), 8)}; name those of the "
-                "vector with --set columns=f*"
+                "vector with --set columns='f[0-9]*'"
             )
         return found
 
@@ -109,6 +116,14 @@ class TableDoor:
         outgoing.one_layer("table")
         FORMATS[out.suffix.lower()][1](out, outgoing.clips, outgoing.columns, stacked(outgoing, "table"))
         return {outgoing.feature.name: ""}
+
+
+def _beside_exported(table: Mapping[str, Column], found: Mapping[str, Column]) -> list[str]:
+    """What of `found` stands before columns ``f0``, ``f1``, ... that end a table as `write_csv` ends it."""
+    names = list(table)
+    last = re.fullmatch(r"f(\d{1,7})", names[-1])
+    ours = [f"f{number}" for number in range(int(last[1]) + 1)] if last else []
+    return [name for name in found if name not in set(ours)] if ours and names[-len(ours) :] == ours else []
 
 
 def _rows(names: Sequence[str], chosen: Mapping[str, Column], source: Path) -> list[Row]:

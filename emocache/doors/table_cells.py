@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from emocache.doors.columns import as_one_type
+from emocache.doors.columns import as_one_type, beside
+from emocache.doors.numpy_files import BOMB_FLOOR, BOMB_RATIO
 from emocache.errors import DoorError
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 MOSTLY = 0.5
 """A CSV column of which so many filled cells are numbers is meant to hold numbers."""
+LONGEST_CELL = 64 * 2**20
+"""A list of two million numbers."""
 
 
 class Column(Protocol):
@@ -152,7 +156,8 @@ def read_csv(path: Path) -> dict[str, Column]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             head = file.readline()
             file.seek(0)
-            rows = list(csv.reader(file, delimiter=max(",;\t", key=head.count)))
+            with _long_cells():
+                rows = list(csv.reader(file, delimiter=max(",;\t", key=head.count)))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DoorError(f"{path}: cannot be read as CSV: {error}; save it as UTF-8 with commas") from None
     if not rows:
@@ -168,6 +173,16 @@ def read_csv(path: Path) -> dict[str, Column]:
     return {name: TextColumn([_bare(row[place]) for row in body]) for place, name in enumerate(names)}
 
 
+@contextmanager
+def _long_cells() -> Iterator[None]:
+    """Let a cell be as long as a list of numbers is; `csv` knows one limit for all of a process."""
+    before = csv.field_size_limit(LONGEST_CELL)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
 def _bare(cell: str) -> str:
     cell = cell.strip()
     return cell[1:-1] if len(cell) > 1 and cell[0] == cell[-1] == "'" else cell
@@ -175,10 +190,12 @@ def _bare(cell: str) -> str:
 
 def write_csv(path: Path, clips: Sequence[str], columns: Mapping[str, Sequence[Any]], values: NDArray[Any]) -> None:
     """Numbers with as many digits as bring the float32 back; float16 is printed as the float32 that it is."""
-    told = {name: column for name, column in columns.items() if name != "clip_id"}
+    vector = [f"f{number}" for number in range(values.shape[1])]
+    names = beside(list(columns), ["clip_id", *vector])
+    told = {names[name]: column for name, column in columns.items()}
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["clip_id", *told, *(f"f{number}" for number in range(values.shape[1]))])
+        writer.writerow(["clip_id", *told, *vector])
         for row, clip in enumerate(clips):
             cells = ["" if column[row] is None else column[row] for column in told.values()]
             writer.writerow([clip, *cells, *values[row].astype(np.float32).astype(np.str_).tolist()])
@@ -252,7 +269,9 @@ def read_parquet(path: Path) -> dict[str, Column]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.ParquetFile(path).read()  # read_table would take a folder called a=b for a column
+        file = pq.ParquetFile(path)
+        _refuse_bomb(file.metadata, path)
+        table = file.read()  # read_table would take a folder called a=b for a column
         table.validate(full=True)  # text that is no UTF-8, lists that end outside
         names = table.column_names
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
@@ -262,12 +281,26 @@ def read_parquet(path: Path) -> dict[str, Column]:
     return {name: ArrowColumn(table.column(name)) for name in names}
 
 
+def _refuse_bomb(claims: Any, path: Path) -> None:
+    """Refuse a file that claims far more values than it has bytes: equal ones take none, and all of them memory.
+
+    raises: DoorError
+    """
+    groups = (claims.row_group(number) for number in range(claims.num_row_groups))
+    values = sum(group.column(number).num_values for group in groups for number in range(group.num_columns))
+    if 4 * values > max(BOMB_FLOOR, BOMB_RATIO * path.stat().st_size):
+        raise DoorError(
+            f"{path}: claims {values:,} values in {path.stat().st_size:,} bytes, which no features do; write it again"
+        )
+
+
 def write_parquet(path: Path, clips: Sequence[str], columns: Mapping[str, Sequence[Any]], values: NDArray[Any]) -> None:
     """The vector is one column of lists, in the stored dtype."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    told = {name: as_one_type(column) for name, column in columns.items() if name not in {"clip_id", "vector"}}
+    names = beside(list(columns), ["clip_id", "vector"])
+    told = {names[name]: as_one_type(column) for name, column in columns.items()}
     flat = pa.array(values.reshape(-1))
     vectors = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
     pq.write_table(pa.table({"clip_id": list(clips), **told, "vector": vectors}), path)

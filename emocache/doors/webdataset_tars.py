@@ -81,7 +81,7 @@ class WebDatasetDoor:
             layers=origin.layers_of(next((row.shape for row in rows if row.shape), ())),
             modality=origin.modality,
             pooling=origin.pooling,
-            facts=origin.facts,
+            facts={"extension": self.extension.lower(), **origin.facts},
             columns=columns,
         )
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import uuid
 from collections.abc import Iterator, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emocache.errors import AmbiguousName, BadOption, DamagedStore, NotAStore, StoreError, UnknownName
+from emocache.errors import AmbiguousName, DamagedStore, NotAStore, StoreError, UnknownName
 from emocache.spec import MODALITIES, Recipe
 from emocache.store.commit import ensure_group
 from emocache.store.documents import FORMAT, NAME, check_seal, group_document, read_group, require_plain, seal
@@ -19,7 +18,7 @@ from emocache.store.files import COMMIT_NAME, create_once, make_folder
 from emocache.store.listing import segment_names
 from emocache.store.origin import Origin
 from emocache.store.remote.folder import file_path
-from emocache.store.remote.place import is_url, split_url
+from emocache.store.remote.place import is_url, refuse_torn_url, split_url
 from emocache.store.roster import ClipKeys, clip_keys, read_roster
 
 if TYPE_CHECKING:
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 FEATURES = "features"
 STORAGE_DTYPES = ("float32", "float16")
 DEFAULT_STORE = "features.zarr"
-_TORN_URL = re.compile(r"(s3|gs|az|https?|ssh|sftp|hf|file):/[^/]")
-"""What a `Path` makes of a URL."""
 
 
 def default_store() -> str:
@@ -50,8 +47,7 @@ def local_folder(store: str | Path | None) -> Path:
             f"{url}: a store behind a URL can be read, but not changed in place; "
             f"emocache pull {url} {DEFAULT_STORE}, work there, and emocache push it back"
         )
-    if _TORN_URL.match(str(place)):
-        raise BadOption(f"{place}: a URL that was turned into a path, which took a / away; name it as text")
+    refuse_torn_url(place)
     return file_path(str(place)) if is_url(place) else Path(place)
 
 
@@ -77,7 +73,7 @@ class Features(Mapping[str, Feature]):
         if name in self._found:
             return self._found[name]
         fitting = [f for f in self._found.values() if f.recipe.encoder == name]
-        fitting = fitting or [f for f in self._found.values() if f.name.startswith(name)]
+        fitting = fitting or [f for f in self._found.values() if name and f.name.startswith(name)]
         if not fitting:
             raise UnknownName(
                 "feature",

@@ -8,9 +8,11 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
 from emocache.doors import pieces
 from emocache.doors.exporting import export_features
+from emocache.doors.hdf5 import put_table
 from emocache.doors.importing import import_features
 from emocache.errors import BadOption, DoorError
 from emocache.store import open_store, write_roster
@@ -133,7 +135,7 @@ def test_a_choice_is_asked_for(tmp_path: Path) -> None:
         take(path, tmp_path / "t.zarr", key="X")
 
 
-@pytest.mark.parametrize("kind", ["external link", "soft link", "external storage", "virtual", "bomb", "cycle"])
+@pytest.mark.parametrize("kind", ["external link", "soft link", "external storage", "virtual", "bomb", "cycle", "web"])
 def test_what_leads_out_of_the_file_is_refused(tmp_path: Path, kind: str) -> None:
     path = exported(tmp_path, "vectors")
     (tmp_path / "secret").write_bytes(b"secret" * 100)
@@ -150,9 +152,15 @@ def test_what_leads_out_of_the_file_is_refused(tmp_path: Path, kind: str) -> Non
             file["obsm"].create_virtual_dataset("u", layout)
         elif kind == "bomb":
             file["obsm"].create_dataset("u", (3, 2**40), "f4", chunks=(1, 1024))
-        else:
+        elif kind == "cycle":
             file["obsm/u"] = file["/"]
-    told = {"bomb": "claims 13,194,139,533,312 bytes in 0", "cycle": "nests more than 16 groups"}
+        else:
+            for depth in range(1, 14):
+                below = file.create_group(f"uns/{depth}")
+                for number in range(10):
+                    file[f"uns/{depth - 1}/{number}" if depth > 1 else f"obsm/{number}"] = below
+    twice = "is a group that stands elsewhere too"
+    told = {"bomb": "claims 13,194,139,533,312 bytes in 0", "cycle": twice, "web": twice}
     with pytest.raises(DoorError, match=told.get(kind, "which is not (followed|opened)")):
         take(path, tmp_path / "t.zarr")
 
@@ -168,6 +176,39 @@ def test_sparse_rows_that_lead_outside_fail_by_name(tmp_path: Path) -> None:
         file["X"].attrs["encoding-type"] = "csc_matrix"
     with pytest.raises(DoorError, match=r"/X is csc_matrix, expected a matrix of numbers, dense or sparse by rows"):
         take(tmp_path / "x.h5ad", tmp_path / "s.zarr")
+
+
+def sparse(path: Path, shape: tuple[int, int] = (2, 5), **parts: list[float]) -> Path:
+    """Two clips of five numbers in compressed rows; `parts` replace what is right."""
+    right = {"indptr": [0, 2, 4], "indices": [0, 3, 1, 1], "data": [1.0, 2.0, 3.0, 4.0]}
+    with h5py.File(path, "w") as file:
+        put_table(file, "obs", ["a", "b"], {})
+        group = file.create_group("X")
+        group.attrs["encoding-type"], group.attrs["shape"] = "csr_matrix", shape
+        for name, values in {**right, **parts}.items():
+            group[name] = np.array(values, dtype=np.float32 if name == "data" else np.int64)
+    return path
+
+
+def test_sparse_rows_are_what_scipy_takes_them_for(tmp_path: Path) -> None:
+    parts = {"data": [1.0, 2.0, 3.0, 4.0], "indices": [0, 3, 1, 1], "indptr": [0, 2, 4]}
+    wanted = csr_matrix((parts["data"], parts["indices"], parts["indptr"]), shape=(2, 5)).toarray()
+    take(sparse(tmp_path / "x.h5ad"), tmp_path / "s.zarr")
+    found = values_of(only_feature(tmp_path / "s.zarr"))
+    assert [found[clip][0].tolist() for clip in "ab"] == wanted.tolist()
+
+
+@pytest.mark.parametrize("part", ["data", "indices"])
+def test_a_sparse_row_whose_end_is_missing_is_not_filled_up_with_zeros(tmp_path: Path, part: str) -> None:
+    short = {"data": [1.0, 2.0, 3.0], "indices": [0, 3, 1]}[part]
+    done = take(sparse(tmp_path / "x.h5ad", **{part: short}), tmp_path / "s.zarr")
+    assert (done.written, list(done.failed)) == (1, ["b"])
+    assert "row 1 leads outside of the matrix" in done.failed["b"]
+
+
+def test_a_sparse_row_cannot_claim_all_memory(tmp_path: Path) -> None:
+    with pytest.raises(DoorError, match=r"/X claims rows of 4,000,000,000 bytes, which no features have"):
+        take(sparse(tmp_path / "x.h5ad", shape=(2, 10**9)), tmp_path / "s.zarr")
 
 
 def test_a_damaged_file_is_told(tmp_path: Path) -> None:

@@ -128,6 +128,17 @@ def test_a_task_of_the_kit_is_read_from_its_files_or_from_the_joined_arrays(
     assert (row["split"], row.get("label")) == ("test", "l1" if kind == "scene" else None)
 
 
+def test_joined_rows_of_files_with_other_names_are_another_feature(tmp_path: Path) -> None:
+    kit_task(tmp_path / "toy", "scene")
+    for path in tmp_path.glob("toy/*/*.embedding.npy"):
+        path.unlink()
+    first = take(tmp_path / "toy", tmp_path / "s.zarr")
+    said = json.loads((tmp_path / "toy" / "test.json").read_text())
+    (tmp_path / "toy" / "test.json").write_text(json.dumps(dict(zip(reversed(said), said.values(), strict=True))))
+    second = take(tmp_path / "toy", tmp_path / "s.zarr")
+    assert (second.feature != first.feature, second.held) == (True, 0)
+
+
 def test_joined_rows_whose_order_cannot_be_proved_are_refused(tmp_path: Path) -> None:
     kit_task(tmp_path / "toy", "scene")
     for path in tmp_path.glob("toy/*/*.embedding.npy"):

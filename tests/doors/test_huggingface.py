@@ -15,6 +15,7 @@ import pytest
 
 import emocache
 from emocache.doors import pieces
+from emocache.doors.arrow_rows import list_rows
 from emocache.doors.exporting import export_features
 from emocache.doors.importing import import_features
 from emocache.errors import BadOption, DoorError
@@ -118,6 +119,16 @@ def test_lists_of_different_length_are_frames_and_a_null_fails_by_name(tmp_path:
     assert done.failed == {"c": "its numbers are null"}
     assert only_feature(tmp_path / "s.zarr").ragged
     np.testing.assert_array_equal(values_of(only_feature(tmp_path / "s.zarr"))["b"][:, 0], values[1])
+
+
+def test_what_lies_under_a_null_is_no_number(tmp_path: Path) -> None:
+    """A null list of fixed length has numbers under it, which nobody meant."""
+    pairs = pa.FixedSizeListArray.from_arrays(
+        pa.array([1.0, 2.0, 3.0, 4.0, 7.0, 8.0], pa.float32()), 2, mask=pa.array([False, False, True])
+    )
+    column = pa.ListArray.from_arrays(pa.array([0, 1, 3], pa.int32()), pairs)
+    whole, holed = list_rows(["a", "b"], pa.chunked_array([column]), tmp_path)
+    assert (whole.load().tolist(), holed.fault) == ([[1.0, 2.0]], "its numbers are null")
 
 
 def test_columns_that_leave_a_choice_are_asked_for(tmp_path: Path) -> None:

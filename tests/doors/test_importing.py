@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import subprocess
+import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
+import h5py
 import numpy as np
 import pytest
 
 import emocache
+from emocache.doors.hdf5 import put_table
 from emocache.doors.importing import Imported, import_features
 from emocache.errors import BadOption, DoorError, FitError, MissingCells, StoreError, UnknownName
 from emocache.spec import Clip, content_digest, name_key
@@ -154,6 +160,60 @@ def test_the_same_numbers_elsewhere_are_the_same_feature(tmp_path: Path) -> None
     (tmp_path / "other" / "x.npz").write_bytes((tmp_path / "x.npz").read_bytes())
     assert take(tmp_path / "other" / "x.npz", tmp_path / "s.zarr").feature == first.feature
     assert take(vectors(tmp_path / "x.npz", values=ROWS + 1), tmp_path / "s.zarr").feature != first.feature
+
+
+def npz_of_two(path: Path) -> None:
+    np.savez(path, X=ROWS, Y=ROWS + 1, filenames=["a", "b", "c"], other=["c", "b", "a"])
+
+
+def csv_of_two(path: Path) -> None:
+    path.write_text("clip_id,other,f0,g0\na,b,1,2\nb,a,3,4\n")
+
+
+def h5ad_of_two(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        put_table(file, "obs", ["a", "b"], {})
+        file["X"], file["layers/other"] = ROWS[:2], ROWS[1:]
+
+
+def dataset_of_two(path: Path) -> None:
+    rows = {"clip_id": ["a", "b"], "other": ["b", "a"], "u": [[1.0], [2.0]], "v": [[3.0], [4.0]]}
+    datasets.Dataset.from_dict(rows).save_to_disk(path)
+
+
+def tar_of_two(path: Path) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, values in (("a.u.npy", ROWS[0]), ("a.v.npy", ROWS[1])):
+            file = io.BytesIO()
+            np.save(file, values)
+            info = tarfile.TarInfo(name)
+            info.size = file.tell()
+            tar.addfile(info, io.BytesIO(file.getvalue()))
+
+
+@pytest.mark.parametrize(
+    ("door", "make", "one", "two"),
+    [
+        ("npz", npz_of_two, {}, {"x": "Y"}),
+        ("npz", npz_of_two, {}, {"names": "other"}),
+        ("table", csv_of_two, {"columns": "f0"}, {"columns": "g0"}),
+        ("table", csv_of_two, {}, {"id": "other"}),
+        ("anndata", h5ad_of_two, {}, {"key": "other"}),
+        ("datasets", dataset_of_two, {"column": "u"}, {"column": "v"}),
+        ("datasets", dataset_of_two, {"column": "u"}, {"column": "u", "clip_id": "other"}),
+        ("webdataset", tar_of_two, {"extension": "u.npy"}, {"extension": "v.npy"}),
+    ],
+)
+def test_other_numbers_of_one_file_are_another_feature(
+    tmp_path: Path, door: str, make: Callable[[Path], None], one: dict[str, str], two: dict[str, str]
+) -> None:
+    """What was chosen decides the numbers, so it is part of the recipe: else the second would count as held."""
+    source, store = tmp_path / f"x.{'csv' if door == 'table' else door}", tmp_path / "s.zarr"
+    make(source)
+    done = [import_features(door, source, modality="audio", store=store, settings=chosen) for chosen in (one, two)]
+    assert [each.held for each in done] == [0, 0]
+    assert done[0].feature != done[1].feature
+    assert import_features(door, source, modality="audio", store=store, settings=one).feature == done[0].feature
 
 
 def test_who_misses_a_layer_of_an_import_is_not_sent_to_extract(tmp_path: Path) -> None:

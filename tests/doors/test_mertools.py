@@ -196,7 +196,7 @@ def test_a_hostile_label_file_runs_nothing(tmp_path: Path) -> None:
     [
         ({"corpus": {}}, "no labels of MERTools; expected arrays such as train_corpus"),
         ({"train_corpus": ["a"]}, "holds no map of clips"),
-        ({"train_corpus": {"a": "happy"}}, "'a': happy, expected {'emo': label, 'val': valence}"),
+        ({"train_corpus": {"a": "happy"}}, "'a': 'happy', expected {'emo': label, 'val': valence}"),
         ({"train_corpus": {"a": {"emo": "x", "val": "y"}}}, "expected {'emo': label, 'val': valence}"),
         ({"a_corpus": {"a": {"emo": "x"}}, "b_corpus": {"a": {"emo": "x"}}}, "clip 'a' stands in a_corpus too"),
     ],

@@ -129,6 +129,15 @@ def test_numbers_are_rounded_only_if_asked(tmp_path: Path) -> None:
     assert (done.written, fields["storage_dtype"], fields["imported"]["dtype"]) == (1, "float32", "float64")
 
 
+def test_the_byte_order_of_files_makes_no_other_dtype(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name, order in (("a", ">"), ("b", "<")):
+        np.save(tmp_path / "in" / f"{name}.npy", np.ones(3, f"{order}f2"))
+    done = import_features("npy", tmp_path / "in", modality="audio", store=tmp_path / "s.zarr")
+    assert done.dtype == "float16"
+    assert only_feature(tmp_path / "s.zarr").recipe.fields["imported"]["dtype"] == "float16"
+
+
 def test_big_endian_and_fortran_files_are_read_as_they_are_meant(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     values = np.arange(6, dtype=np.float32).reshape(3, 2)

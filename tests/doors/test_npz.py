@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -73,3 +74,12 @@ def test_changed_bytes_in_an_archive_are_found(tmp_path: Path) -> None:
     (tmp_path / "x.npz").write_bytes(data.replace(np.float32(3.5).tobytes() * 2, np.float32(4.5).tobytes() * 2, 1))
     with pytest.raises(DoorError, match=r"array 'X': cannot be unpacked: Bad CRC-32.*; copy the file again"):
         import_features("npz", tmp_path / "x.npz", modality="text", store=tmp_path / "s.zarr")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_only_what_numpy_packs_is_unpacked(tmp_path: Path, method: int) -> None:
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", method) as archive:
+        archive.writestr("X.npy", bytes(1000))
+        archive.writestr("filenames.npy", bytes(1000))
+    with pytest.raises(DoorError, match=r"x\.npz: array 'filenames': packed as NumPy packs nothing; save it again"):
+        import_features("npz", tmp_path / "x.npz", modality="audio", store=tmp_path / "s.zarr")

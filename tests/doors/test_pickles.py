@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from emocache.doors.mertools_labels import read_labels
 from emocache.doors.pickles import ALLOWED, plain_pickle
 from emocache.errors import DoorError
 
@@ -91,6 +92,41 @@ def test_what_is_no_plain_value_is_refused(data: bytes, told: str) -> None:
         plain_pickle(data, "here")
     assert str(error.value).startswith("here: ")
     assert told in str(error.value)
+
+
+def laughing(depth: int = 60) -> list[Any]:
+    """Ten times ten times ten, and so on: little in memory, and endless in full."""
+    found: list[Any] = ["ha"]
+    for _ in range(depth):
+        found = [found] * 10
+    return found
+
+
+@pytest.mark.parametrize("between", [b"", b"N0", b"q\x63", b"\x95" + bytes(8)], ids=["", "POP", "PUT", "FRAME"])
+def test_a_key_of_tuples_of_tuples_is_not_hashed_without_end(between: bytes) -> None:
+    """Two of two of two, sixty deep: at the 25th the wait is felt, at the 60th it is for ever."""
+    doubled = b"".join(between + b"q%ch%ch%c\x86" % (n, n, n) for n in range(60))
+    data = b"\x80\x04}X\x01\x00\x00\x00a\x85" + doubled + b"Ns."
+    with pytest.raises(DoorError, match="takes one tuple twice, which plain values need not"):
+        plain_pickle(data, "here")
+
+
+def test_values_may_stand_in_several_places(tmp_path: Path) -> None:
+    entry = {"emo": "joy", "val": 1.0}
+    large = "x" * 200_000
+    value = {"a": entry, "b": entry, "c": [large, ("t", 1), large]}
+    for protocol in (2, 4, 5):
+        assert plain_pickle(pickle.dumps(value, protocol), "here") == value
+
+
+def test_a_message_shows_little_of_a_value_that_is_endless_in_full(tmp_path: Path) -> None:
+    labels = np.array({"a": {"emo": laughing(), "val": 0}}, dtype=object)
+    np.savez(tmp_path / "l.npz", train_corpus=labels)
+    with pytest.raises(DoorError, match=r"'a': \{'emo': \[\[\[\[\[\[.*expected \{'emo': label, 'val': valence\}"):
+        read_labels(tmp_path / "l.npz")
+    spec = pickle.dumps(laughing(), 2)[2:-1]
+    with pytest.raises(DoorError, match=r"names the dtype \[\[\[\["):
+        plain_pickle(b"\x80\x02cnumpy\ndtype\n(" + spec + b"K\x00K\x01tR.", "here")
 
 
 def test_an_array_that_lies_about_its_shape_allocates_nothing() -> None:

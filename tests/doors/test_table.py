@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from emocache.doors.exporting import export_features
 from emocache.doors.importing import Imported, import_features
 from emocache.errors import BadOption, DoorError
-from emocache.store import open_store
+from emocache.store import open_store, write_roster
 
-from .contract import DoorContract, fill, numbers, only_feature, values_of
+from .contract import HELD, DoorContract, fill, numbers, only_feature, values_of
 
 
 class TestParquet(DoorContract):
@@ -43,6 +46,49 @@ def test_the_rosters_columns_go_out_and_come_back(tmp_path: Path) -> None:
             row["clip_id"]: (row["label"], row["speaker"]) for row in open_store(tmp_path / f"{suffix}.zarr").roster
         }
         assert rows == {"b2": ("happy", "00"), "a1": ("sad", "01"), "c3": ("sad", "02")}
+
+
+def test_columns_of_numbers_are_not_taken_for_the_vector_of_an_export(tmp_path: Path) -> None:
+    """Of a CSV nothing tells an age from an embedding: it is asked, and neither taken in nor left out unasked."""
+    name = fill(tmp_path / "s.zarr", "vectors")
+    for columns, told in [({"age": 31}, "age"), ({"spans": [1.5, 2.0]}, "spans")]:
+        write_roster(tmp_path / "s.zarr", [(clip, columns) for clip in HELD], {})
+        out, into = tmp_path / f"{told}.csv", tmp_path / f"{told}.zarr"
+        export_features("table", name, out, store=tmp_path / "s.zarr")
+        with pytest.raises(DoorError, match=rf"the vector may be f0, f1, \.\.\. at its end, .* or have {told} too"):
+            import_features("table", out, modality="audio", store=into)
+        done = import_features("table", out, modality="audio", store=into, settings=["columns=f[0-9]*"])
+        assert done.dim == 7
+        assert values_of(only_feature(into))["a1"].tobytes() == numbers("a1", "vectors", "float32").tobytes()
+    assert open_store(tmp_path / "age.zarr").roster[0]["age"] == "31"
+    assert take(tmp_path, "clip_id,energy,f1\na,1,2\n").dim == 2
+
+
+@pytest.mark.parametrize(("suffix", "taken"), [("csv", "f0"), ("parquet", "vector"), ("csv", "clip_id_")])
+def test_no_column_of_an_export_stands_twice(tmp_path: Path, suffix: str, taken: str) -> None:
+    name, out = fill(tmp_path / "s.zarr", "vectors"), tmp_path / f"x.{suffix}"
+    write_roster(tmp_path / "s.zarr", [(clip, {taken: "low"}) for clip in HELD], {})
+    export_features("table", name, out, store=tmp_path / "s.zarr")
+    import_features("table", out, modality="audio", store=tmp_path / "t.zarr")
+    assert only_feature(tmp_path / "t.zarr").dim == 7
+    assert open_store(tmp_path / "t.zarr").roster[0][taken if taken.endswith("_") else f"{taken}_"] == "low"
+
+
+def test_a_list_of_numbers_in_a_cell_may_be_as_long_as_embeddings_are(tmp_path: Path) -> None:
+    values = (np.arange(16_384) / 3).astype(np.float32)
+    done = take(tmp_path, f'clip_id,v\na,"{values.astype(float).tolist()}"\n')
+    assert done.dim == 16_384
+    assert values_of(only_feature(tmp_path / "s.zarr"))["a"][0].tolist() == values.tolist()
+    assert csv.field_size_limit() == 131_072
+
+
+def test_a_parquet_file_that_claims_far_more_than_it_holds_is_not_read(tmp_path: Path) -> None:
+    same = pa.table({"clip_id": pa.array(["x"] * 10**6), "f0": pa.array(np.zeros(10**6, np.float32))})
+    with pq.ParquetWriter(tmp_path / "x.parquet", same.schema) as writer:
+        for _ in range(10):
+            writer.write_table(same)
+    with pytest.raises(DoorError, match=r"x\.parquet: claims 20,000,000 values in [\d,]+ bytes, which no features do"):
+        import_features("table", tmp_path / "x.parquet", modality="audio", store=tmp_path / "s.zarr")
 
 
 def test_float16_is_printed_as_the_float32_that_it_is(tmp_path: Path) -> None:

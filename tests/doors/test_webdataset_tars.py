@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import io
 import json
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import webdataset
 
+from emocache.doors.documents import as_cell
 from emocache.doors.exporting import export_features
 from emocache.doors.importing import import_features
 from emocache.errors import DoorError
@@ -212,6 +214,19 @@ def test_json_that_is_none_or_too_long_is_told(tmp_path: Path) -> None:
     keys = row.pop("keys")
     assert row == {"clip_id": "a", "label": "joy?", "tags": ["?", "{}"], "far": "inf"}
     assert list(keys) == ["audio"]
+
+
+def test_a_column_that_no_store_could_read_again_is_refused(tmp_path: Path) -> None:
+    """A roster with such a row would be refused as hostile, and with it the store."""
+    members = {"a.npy": npy([1.0]), "a.json": b'{"spans":[[1,2]],"x":' + b"[" * 70 + b"]" * 70 + b"}"}
+    told = r"x\.tar: clip a: column x: lists in lists, more than 8 deep, are no value of a column; leave it out"
+    with pytest.raises(DoorError, match=told):
+        take(shard(tmp_path / "x.tar", members), tmp_path / "s.zarr")
+    assert not (tmp_path / "s.zarr").exists()
+    take(shard(tmp_path / "x.tar", {**members, "a.json": b'{"spans":[[1,2]]}'}), tmp_path / "s.zarr")
+    assert open_store(tmp_path / "s.zarr").roster[0]["spans"] == [[1, 2]]
+    with pytest.raises(DoorError, match="maps in maps, nested without end"):
+        as_cell(functools.reduce(lambda inner, _: {"y": inner}, range(100_000), {}))
 
 
 def test_a_clip_without_numbers_cannot_have_a_name_that_leads_elsewhere(tmp_path: Path) -> None:

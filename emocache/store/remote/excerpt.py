@@ -25,7 +25,10 @@ from emocache.store.roster import roster_arrays
 from emocache.store.segment import Segment
 from emocache.store.store import Store
 from emocache.store.upkeep.batches import Batch, arrays_of, batch_keys, keys_of
-from emocache.store.upkeep.merge import free_place
+from emocache.store.upkeep.merge import aged_rows, free_place
+
+TIMED = 12
+"""So many digits of a segment's name say when it was written."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Excerpt:
         content: dict[str, Any] = {"of": bare, "layers": list(self.layers), "failed": failed}
         content["keys"] = hashlib.sha256(keys.tobytes()).hexdigest()
         digest = plain_digest if self.disguise is None else self.disguise.digest
-        return f"{bare[:12]}-{digest(canonical_json(content))[:20]}"
+        return f"{bare[:TIMED]}-{digest(canonical_json(content))[:20]}"
 
     @property
     def bytes(self) -> int:
@@ -96,6 +99,13 @@ class Excerpt:
         if values is None or not len(self.rows):
             return 0
         return int(values.row_bytes * values.shape[0] * len(self.layers) * len(self.rows) / self.segment.clips)
+
+    def _order(self) -> NDArray[np.intp]:
+        """The rows as they go: under hashes in the order of these, for the order of extraction tells who is who."""
+        if self.disguise is None:
+            return self.rows
+        hashes = [self.disguise.content(key.tobytes()) for key in keys_of(self.segment)[self.rows]]
+        return self.rows[sorted(range(len(hashes)), key=hashes.__getitem__)]
 
     def write(self, parent: Path) -> Path:
         """Commit it below `parent`; returns its folder.
@@ -106,13 +116,14 @@ class Excerpt:
         facts: dict[str, Any] = {"layers": list(self.layers), "rows": 0}
         keys: list[bytes] = []
         if len(self.rows):
-            batch = Batch((self.segment,), self.layers, np.zeros(len(self.rows), dtype=np.intp), self.rows)
+            batch = Batch((self.segment,), self.layers, np.zeros(len(self.rows), dtype=np.intp), self._order())
             arrays, facts = arrays_of(batch)
             keys = batch_keys(batch)
-        ledger = _in_order(self.ledger, keys)
+        ledger: list[Mapping[str, Any]] = list(self.ledger)
         if self.disguise is not None:
-            ledger = [self.disguise.ledger_row(row) for row in ledger]
+            ledger = sorted(map(self.disguise.ledger_row, ledger), key=lambda row: row["key"] or row.get("clip_id", ""))
             keys = [self.disguise.content(key) for key in keys]
+        ledger = _in_order(ledger, keys)
         if keys:
             arrays["keys"] = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, KEY_BYTES)
         if ledger:
@@ -158,43 +169,47 @@ def _belongs(row: Mapping[str, Any], part: Part, keys: Collection[bytes]) -> boo
 
 @dataclass(frozen=True)
 class RosterExcerpt:
-    """Some rows of a roster, as a roster segment of their own.
+    """Some rows of a roster, as roster segments of their own.
 
-    name: follows from what the rows say; left: the columns of which something stays behind
-    by: who makes it; None is this user
+    A row is as old as the one that it is taken from: an older label must not count more because only it travels.
+
+    pieces: rows of one age each: under which name, which follows from what they say, how many, and in which arrays
+    left: the columns of which something stays behind; by: who makes them; None is this user
     """
 
-    name: str
-    arrays: Mapping[str, NDArray[Any]]
-    rows: int
+    pieces: Mapping[str, tuple[int, Mapping[str, NDArray[Any]]]]
     left: frozenset[str] = frozenset()
     by: str | None = None
+
+    @property
+    def bytes(self) -> int:
+        """How long the rows are."""
+        return sum(array.nbytes for _, arrays in self.pieces.values() for array in arrays.values())
 
     def write(self, store: Path) -> None:
         """Commit it to the roster of a store."""
         ensure_group(store / ROSTER)
-        write_segment(store / ROSTER, "roster", self.arrays, {"rows": self.rows}, name=self.name, by=self.by)
+        for name, (rows, arrays) in self.pieces.items():
+            write_segment(store / ROSTER, "roster", arrays, {"rows": rows}, name=name, by=self.by)
 
 
-def cut_roster(store: Store, part: Part, newest: str) -> RosterExcerpt:
-    """The rows of a part's clips. newest: the name of the newest segment of the store's roster, whose age it gets"""
-    rows: list[dict[str, Any]] = [
-        {
-            "clip_id": row["clip_id"],
-            "keys": row["keys"],
-            "columns": {name: value for name, value in row.items() if name not in {"clip_id", "keys"}},
-        }
-        for row in store.roster
-        if part.clips is None or row["clip_id"] in part.clips
-    ]
-    left: frozenset[str] = frozenset()
-    if part.disguise is not None:
-        named, rows = rows, list(map(part.disguise.roster_row, rows))
-        left = frozenset(
-            name for old, new in zip(named, rows, strict=True) for name in old["columns"] if name not in new["columns"]
-        )
-        rows.sort(key=lambda row: str(row["clip_id"]))  # the manifest's order could tell who is who
-    arrays = roster_arrays(rows)
-    said = b"".join(b"%s %s" % (name.encode(), arrays[name].tobytes()) for name in sorted(arrays))
-    digest = hashlib.sha256(said).hexdigest()[:20]
-    return RosterExcerpt(f"{newest[:12]}-{digest}", arrays, len(rows), left, part.signed)
+def cut_roster(store: Store, part: Part) -> RosterExcerpt:
+    """The rows of a part's clips."""
+    by_age: dict[str, list[Mapping[str, Any]]] = {}
+    left: set[str] = set()
+    for age, row in aged_rows(store):
+        if part.clips is not None and row["clip_id"] not in part.clips:
+            continue
+        told = row if part.disguise is None else part.disguise.roster_row(row)
+        left |= row["columns"].keys() - told["columns"].keys()
+        by_age.setdefault(age[:TIMED], []).append(told)
+    if part.disguise is not None and by_age:  # the manifest's order could tell who is who, and the oldest rows decide
+        by_age[min(by_age)] = [row for rows in by_age.values() for row in rows]
+        for rows in by_age.values():
+            rows.sort(key=lambda row: str(row["clip_id"]))
+    pieces = {}
+    for age, rows in by_age.items():
+        arrays = roster_arrays(rows)
+        said = b"".join(b"%s %s" % (name.encode(), arrays[name].tobytes()) for name in sorted(arrays))
+        pieces[f"{age}-{hashlib.sha256(said).hexdigest()[:20]}"] = len(rows), arrays
+    return RosterExcerpt(pieces, frozenset(left), part.signed)

@@ -14,10 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from emocache.errors import DamagedStore, MissingThere
-from emocache.store.documents import seal
+from emocache.store.documents import require_plain, seal
 from emocache.store.files import COMMIT_NAME, create_once, make_folder, sync_folder
 from emocache.store.layout import segment_document
 from emocache.store.listing import open_segment
+from emocache.store.remote.mirror import LARGEST_FILE
 from emocache.store.remote.place import Place
 from emocache.store.segment import Segment
 from emocache.store.upkeep.merge import free_place
@@ -45,6 +46,7 @@ class Landing:
     def parts(self) -> list[str]:
         """See `Load.parts`."""
         files = list(self._segment.manifest["files"])
+        require_plain(self._folder)
         for inside in {"", *(file.rpartition("/")[0] for file in files)}:
             make_folder(self._folder / inside)
         return files
@@ -52,6 +54,8 @@ class Landing:
     def carry(self, part: str) -> int:
         """See `Load.carry`."""
         length = int(self._segment.manifest["files"][part][0])
+        if length > LARGEST_FILE:
+            raise self._damaged(part, f"{length:,} bytes, and a chunk that is fetched has at most {LARGEST_FILE:,}")
         if not _is_whole(self._folder, self._segment, part):
             waiting = self._target / f".{COMMIT_NAME}.part_{secrets.token_hex(8)}.tmp"
             try:

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 PAGE = 1000
 """A listing comes in answers of this many; more is not to be had."""
 _ANSWER = re.compile(r"status code: (\d{3})[^:\n]*")
+_ROLE = re.compile(r"/latest/(api/token|meta-data)|computeMetadata|/metadata/identity")
+"""Where the library asks a machine of a cloud for its role, when no credentials are named."""
+BUSY = {408, 409, 425, 429}
+"""Beside 5xx: what may pass."""
 
 
 class ObjectPlace:
@@ -132,6 +136,8 @@ def aws_settings(environment: Mapping[str, str]) -> dict[str, str]:
     title = profile if profile == "default" else f"profile {profile}"
     general = _section(Path(environment.get("AWS_CONFIG_FILE") or home / "config"), title)
     said = {**general, **shared}
+    if profile != "default" and not said and "AWS_ACCESS_KEY_ID" not in environment:
+        raise PlaceError(str(home), f"has no profile {profile!r}, which AWS_PROFILE names", "correct it, or write one")
     found = {"region": environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or said.get("region")}
     found["endpoint"] = (
         environment.get("AWS_ENDPOINT_URL_S3")
@@ -172,6 +178,7 @@ SETTINGS = (
     "credentials and servers are named by the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, "
     "GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_NAME, ...) or by ~/.aws"
 )
+REGION = "name its region (AWS_REGION) and its server (AWS_ENDPOINT_URL), or set them in ~/.aws/config"
 
 
 def _status(error: Exception) -> int | None:
@@ -189,12 +196,18 @@ def _passing(url: str, error: Exception) -> Exception:
 def _told(url: str, error: Exception) -> PlaceError:
     """An error of obstore in a line: its own text runs over pages, and may name what is nobody's business."""
     status = _status(error)
+    if _ROLE.search(str(error)):
+        return PlaceError(url, "no credentials are named, and this machine has no role that brings them", SETTINGS)
     if isinstance(error, exceptions.UnauthenticatedError | exceptions.PermissionDeniedError) or status in {401, 403}:
         return PlaceError(url, f"no permission ({status or 'no credentials'})", SETTINGS)
     if isinstance(error, FileNotFoundError) or status == 404:
         return PlaceError(url, "there is no such bucket", "make it first, or correct the URL")
     if isinstance(error, exceptions.NotSupportedError) or status == 501:
         return PlaceError(url, "the server cannot create a file only if it is not there (If-None-Match)", BROKEN)
+    if status in {301, 307, 308} or "redirect without LOCATION" in str(error):
+        return PlaceError(url, "the bucket lies in another region, or at another address", REGION)
+    if status is not None and not (status >= 500 or status in BUSY):
+        return PlaceError(url, f"the server refuses what was asked ({status})", f"{REGION}; {SETTINGS}")
     if status is not None:
         return PlaceError(url, f"the server answers {status}, again and again", AGAIN)
     return PlaceError(url, _first_line(error), AGAIN)

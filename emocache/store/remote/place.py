@@ -78,6 +78,24 @@ _HOMES = {
 """Scheme to the module here that has ``open_url(parts: SplitResult) -> Place``, loaded when it is first needed."""
 
 
+BUCKETS = ("s3", "gs", "az", "hf")
+"""Schemes whose URL names no host: the environment says which server it is."""
+_TORN_URL = re.compile(r"(s3|gs|az|https?|ssh|sftp|hf|file):(?!//)|[\w.-]+@[\w.-]+:|[\w.-]+:/(?!/)")
+"""What a `Path` makes of the beginning of a URL, and how `scp` names another machine: no folder of ours."""
+
+
+def refuse_torn_url(place: str | Path) -> None:
+    """Refuse what was meant as a URL, and would make a folder of a strange name.
+
+    raises: BadOption
+    """
+    if _TORN_URL.match(str(place)):
+        raise BadOption(
+            f"{place}: neither a folder nor a URL: write s3://bucket/path, ssh://[user@]host/path or hf://datasets/ORG/"
+            "NAME, as text, for a Path takes a / away; a folder of such a name is ./NAME"
+        )
+
+
 def is_url(place: str | Path) -> bool:
     """Whether a place is named by a URL, rather than by a path of this machine."""
     return isinstance(place, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", place) is not None
@@ -90,6 +108,7 @@ def open_place(place: str | Path) -> Place:
         ``hf://datasets/ORG/NAME[@REVISION]``, ``file:///path``, or a folder
     raises: UnknownName for another scheme; BadOption for a URL that holds a password or is not complete; PlaceError
     """
+    refuse_torn_url(place)
     if not is_url(place):
         from emocache.store.remote.folder import FolderPlace
 
@@ -106,13 +125,17 @@ def split_url(url: str) -> SplitResult:
 
     raises: BadOption if it holds a password or a query, which may be a secret: the message shows neither
     """
+    scheme = url.partition("://")[0].lower()
     try:
         parts = urlsplit(url)
-        _ = parts.port
-    except ValueError as error:
-        raise BadOption(f"{url.partition('://')[0]}://…: not a URL: {error}") from None
-    scheme = parts.scheme.lower()
+        port = parts.port
+    except ValueError:  # its text shows a piece of the URL, which may be one of a password
+        raise BadOption(
+            f"{scheme}://…: not a URL: what stands behind the host's : is no port; a path has no :"
+        ) from None
     user, at, host = parts.netloc.rpartition("@")
+    if scheme in BUCKETS and port is not None:
+        raise BadOption(f"{scheme}://…: a bucket has no port, and a URL no password; write {scheme}://bucket/path")
     if ":" in user or (at and scheme not in {"ssh", "sftp"}):
         raise BadOption(
             f"{scheme}://…@{host}{parts.path}: a URL with a password or key is refused; credentials come from the "
@@ -139,9 +162,14 @@ def entries(found: Iterator[tuple[str, int]], url: str) -> Iterator[Entry]:
     """
     for number, (name, size) in enumerate(found):
         if number >= MAX_ENTRIES:
-            raise PlaceError(url, f"lists more than {MAX_ENTRIES:,} files", "name the store's own folder")
+            raise endless(url)
         if is_plain(name) and size >= 0:
             yield Entry(name, size)
+
+
+def endless(url: str) -> PlaceError:
+    """What to say of a listing that has no end."""
+    return PlaceError(url, f"lists more than {MAX_ENTRIES:,} files", "name the store's own folder")
 
 
 def joined(*parts: str) -> str:

@@ -20,11 +20,10 @@ from emocache.store.lookup import Cells
 from emocache.store.remote.carrying import Load, carry_all
 from emocache.store.remote.excerpt import Excerpt
 from emocache.store.remote.inventory import Sizes, shelf_of, take_inventory
-from emocache.store.remote.mirror import mirror_of
 from emocache.store.remote.papers import papers_of
 from emocache.store.remote.place import Place
 from emocache.store.remote.sending import Sending, SendingTogether
-from emocache.store.remote.sides import Side
+from emocache.store.remote.sides import Side, opened_again
 from emocache.store.remote.transfer import Transfer
 from emocache.store.roster import FOLDER as ROSTER
 from emocache.store.segment import Segment
@@ -93,7 +92,7 @@ def _put_roster(planned: Transfer, scratch: Path, moved: Callable[[int], object]
         sent = together(iter([segments[name] for name in wanted]), target.place, ROSTER, shelf)
         planned.summary.damaged += carry_all(sent, moved)
         shutil.rmtree(joined.path)
-        target = _listed_again(target)
+        target = opened_again(target)
         if not lacking(target.inventory.committed(ROSTER), [*there, *wanted], ()):
             return
     raise PlaceError(planned.target.place.url, "others keep changing the roster", "do it again when they are done")
@@ -106,13 +105,6 @@ def roster_source(planned: Transfer, folder: Path) -> Store:
     store = open_or_make_store(folder)
     planned.roster.write(store.path)
     return store
-
-
-def _listed_again(side: Side) -> Side:
-    """A place as it is now."""
-    listed = list(side.place.files())
-    mirror = mirror_of(side.place, listed)
-    return Side(side.place, take_inventory(listed), Store(mirror.root, mirror.identity, mirror))
 
 
 # --- segments --------------------------------------------------------------------------------------------------------

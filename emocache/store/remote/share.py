@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -129,7 +129,10 @@ def _opened(where: str | Path) -> Iterator[Side]:
 
 def _store_of(side: Side) -> Store:
     if side.store is None:
-        raise NotAStore(f"{side.place.url}: no store is here; emocache extract makes one, and so does emocache push")
+        makers = (
+            "emocache extract makes one, and emocache pull fetches one" if side.folder else "emocache push makes one"
+        )
+        raise NotAStore(f"{side.place.url}: no store is here; correct the name, or make one: {makers}")
     return side.store
 
 
@@ -162,8 +165,10 @@ def _share(source: Side, target: Side, part: Part, *, dry_run: bool) -> Sharing:
     planned = plan_transfer(source, target, _store_of(source), part)
     planned.summary.dry_run = dry_run
     if not dry_run:
-        log.info("%s", planned.summary)
+        if planned.summary.segments or planned.summary.roster.segments:
+            log.info("%s", planned.summary)
         _carry_out(planned)
+    planned.summary.damaged += [*source.damaged, *target.damaged]
     return planned.summary
 
 
@@ -171,7 +176,7 @@ def _carry_out(planned: Transfer) -> None:
     summary = planned.summary
     total = summary.bytes + summary.roster.bytes
     with (
-        disk_errors(Path(summary.target)),
+        disk_errors(planned.target.folder or Path(summary.source)),
         tempfile.TemporaryDirectory(prefix="emocache-") as scratch,
         tqdm(total=total, unit="B", unit_scale=True, desc="transfer", disable=None) as bar,
     ):
@@ -201,15 +206,21 @@ def _clips(clips: Clips) -> frozenset[str] | None:
     """
     if clips is None:
         return None
-    if not isinstance(clips, str | Path):
-        return frozenset(clips)
+    found = frozenset(_named(clips) if isinstance(clips, str | Path) else clips)
+    if not found:
+        raise BadOption(
+            f"--clips {clips if isinstance(clips, str | Path) else '[]'}: names no clip; leave it out for all"
+        )
+    return found
+
+
+def _named(clips: str | Path) -> Iterable[str]:
     path = Path(clips)
     if path.suffix == ".txt":
         try:
-            lines = path.read_text().splitlines()
+            return filter(None, map(str.strip, path.read_text().splitlines()))
         except (OSError, UnicodeDecodeError) as error:
             raise BadOption(f"--clips {path}: cannot be read as a list of clip ids: {error}") from None
-        return frozenset(line.strip() for line in lines if line.strip())
     if not path.exists() and path.suffix not in {".csv", ".parquet"}:
-        return frozenset(name.strip() for name in str(clips).split(",") if name.strip())
-    return frozenset(clip.clip_id for clip in read_manifest(path).clips)
+        return filter(None, map(str.strip, str(clips).split(",")))
+    return (clip.clip_id for clip in read_manifest(clips).clips)

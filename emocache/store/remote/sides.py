@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from emocache.errors import NotAStore
+from emocache.errors import DamagedStore, NotAStore
 from emocache.store.catalog import MANY_UNCOVERED, SEGMENTS
 from emocache.store.feature import Feature
 from emocache.store.files import COMMIT_NAME
@@ -14,14 +15,35 @@ from emocache.store.listing import open_segment
 from emocache.store.origin import Origin
 from emocache.store.remote.folder import FolderPlace
 from emocache.store.remote.inventory import PAPERS, Inventory, shelf_of, take_inventory
-from emocache.store.remote.mirror import mirror_of
-from emocache.store.remote.place import Place, open_place
+from emocache.store.remote.mirror import Mirror, mirror_of
+from emocache.store.remote.place import Entry, Place, open_place
 from emocache.store.segment import Segment
 from emocache.store.snapshot import Snapshot, newest_snapshot
-from emocache.store.store import Store, open_store
+from emocache.store.store import FEATURES, Store, open_store
 
 AT_ONCE = 256
 """Manifests that are fetched at a time."""
+DELETE = "its owner can also delete this file there, and push again"
+
+
+class Forgiving(Mirror):
+    """A mirror to which a segment whose document is none is not committed, as it is on a disk: the rest can travel.
+
+    damaged: segment to what is wrong with it
+    """
+
+    def __init__(self, *what: Any) -> None:
+        super().__init__(*what)
+        self.damaged: dict[Path, str] = {}
+
+    def bring_document(self, wanted: tuple[Path, int]) -> None:
+        """See `Mirror.bring_document`; recipes are needed."""
+        try:
+            super().bring_document(wanted)
+        except DamagedStore as error:
+            if wanted[0].parent.name == FEATURES:
+                raise
+            self.damaged[wanted[0]] = f"{error}; {DELETE}"
 
 
 @dataclass(frozen=True)
@@ -41,6 +63,11 @@ class Side:
     def origin(self) -> Origin | None:
         """What brings the files of a store behind a URL."""
         return None if self.store is None else self.store.origin
+
+    @property
+    def damaged(self) -> list[str]:
+        """What lies behind a URL and was found to be damaged, as far as it was looked at."""
+        return sorted(self.origin.damaged.values()) if isinstance(self.origin, Forgiving) else []
 
     def feature(self, name: str) -> Feature | None:
         """A feature by its whole name; None if it is not here."""
@@ -99,8 +126,17 @@ def open_side(where: str | Path) -> Side:
             return Side(place, inventory, None)
         if isinstance(place, FolderPlace):
             return Side(place, inventory, open_store(place.path))
-        mirror = mirror_of(place, listed)
-        return Side(place, inventory, Store(mirror.root, mirror.identity, mirror))
+        return _behind(place, listed)
     except BaseException:
         place.close()
         raise
+
+
+def opened_again(side: Side) -> Side:
+    """A place behind a URL as it is now."""
+    return _behind(side.place, list(side.place.files()))
+
+
+def _behind(place: Place, listed: Sequence[Entry]) -> Side:
+    mirror = mirror_of(place, listed, Forgiving)
+    return Side(place, take_inventory(listed), Store(mirror.root, mirror.identity, mirror))

@@ -8,6 +8,7 @@ store, else it is walked folder by folder.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import posixpath
 import secrets
 import shlex
@@ -23,9 +24,9 @@ import asyncssh
 
 from emocache.errors import BadOption, MissingThere, PlaceError
 from emocache.store.files import COMMIT_NAME
-from emocache.store.remote import patience
+from emocache.store.remote import patience, place
 from emocache.store.remote.patience import Passing, persist
-from emocache.store.remote.place import MAX_ENTRIES, Entry, Place, entries
+from emocache.store.remote.place import Entry, Place, entries
 
 T = TypeVar("T")
 PIECE = 2**20
@@ -167,7 +168,7 @@ class SshPlace:
         top = self._path(prefix)
         found = await self._find(top)
         if found is None:
-            found = await _walk(sftp, top)
+            found = await self._walk(sftp, top)
         return [(f"{prefix}/{name}" if prefix else name, size) for name, size in found]
 
     async def _find(self, top: str) -> list[tuple[str, int]] | None:
@@ -176,14 +177,41 @@ class SshPlace:
         if connection is None:
             return None
         command = f"LC_ALL=C find {shlex.quote(top)}/ -type f -printf '%s %P\\0'"
+        found: list[tuple[str, int]] = []
         try:
-            done = await connection.run(command, encoding=None)
+            async with connection.create_process(command, encoding=None, stderr=asyncssh.DEVNULL) as process:
+                rest = b""
+                while piece := await process.stdout.read(PIECE):
+                    *rows, rest = (rest + piece).split(b"\0")
+                    found += [
+                        (name.decode(errors="replace"), int(size)) for size, name in map(_cut, rows) if size.isdigit()
+                    ]
+                    if len(found) > place.MAX_ENTRIES or len(rest) > PIECE:
+                        raise place.endless(self.url)
         except asyncssh.ChannelOpenError:
             return None
-        if done.exit_status != 0 or not isinstance(done.stdout, bytes):
-            return None
-        rows = (row.partition(b" ") for row in done.stdout.split(b"\0") if row)
-        return [(name.decode(errors="replace"), int(size)) for size, _, name in rows if size.isdigit()]
+        return found if process.exit_status == 0 else None
+
+    async def _walk(self, sftp: asyncssh.SFTPClient, top: str) -> list[tuple[str, int]]:
+        """All files below a folder, through SFTP alone; links are not followed."""
+        found: list[tuple[str, int]] = []
+        gate, count = asyncio.Semaphore(WALKERS), itertools.count()
+
+        async def visit(inside: str) -> None:
+            folders = []
+            async with gate:
+                async for name, attributes in _entries(sftp, posixpath.join(top, inside) if inside else top):
+                    if next(count) >= place.MAX_ENTRIES:
+                        raise place.endless(self.url)
+                    path = f"{inside}/{name}" if inside else name
+                    if stat.S_ISDIR(attributes.permissions or 0):
+                        folders.append(path)
+                    elif stat.S_ISREG(attributes.permissions or 0):
+                        found.append((path, attributes.size or 0))
+            await asyncio.gather(*map(visit, folders))
+
+        await visit("")
+        return found
 
     async def _read(self, sftp: asyncssh.SFTPClient, name: str, start: int, stop: int) -> bytes:
         try:
@@ -228,26 +256,9 @@ def _sequence(value: object) -> Sequence[object]:
     return value if isinstance(value, Sequence) else ()
 
 
-async def _walk(sftp: asyncssh.SFTPClient, top: str) -> list[tuple[str, int]]:
-    """All files below a folder, through SFTP alone; links are not followed."""
-    found: list[tuple[str, int]] = []
-    gate = asyncio.Semaphore(WALKERS)
-
-    async def visit(inside: str) -> None:
-        async with gate:
-            seen = [entry async for entry in _entries(sftp, posixpath.join(top, inside) if inside else top)]
-        folders = []
-        for name, attributes in seen:
-            path = f"{inside}/{name}" if inside else name
-            if stat.S_ISDIR(attributes.permissions or 0):
-                folders.append(path)
-            elif stat.S_ISREG(attributes.permissions or 0):
-                found.append((path, attributes.size or 0))
-        if len(found) <= MAX_ENTRIES:
-            await asyncio.gather(*(visit(folder) for folder in folders))
-
-    await visit("")
-    return found
+def _cut(row: bytes) -> tuple[bytes, bytes]:
+    size, _, name = row.partition(b" ")
+    return size, name
 
 
 async def _entries(sftp: asyncssh.SFTPClient, folder: str) -> AsyncIterator[tuple[str, asyncssh.SFTPAttrs]]:

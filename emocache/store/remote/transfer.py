@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from emocache.errors import UnknownName, some
-from emocache.spec import bytes_text
+from emocache.errors import MissingCells, UnknownName, some
+from emocache.spec import bytes_text, layers_text
 from emocache.store.feature import Feature
-from emocache.store.listing import committed_segments
+from emocache.store.listing import committed_segments, read_segments, superseded_by
 from emocache.store.remote.excerpt import Excerpt, Part, RosterExcerpt, cut, cut_roster
 from emocache.store.remote.inventory import shelf_of
 from emocache.store.remote.papers import other_papers
@@ -136,7 +136,7 @@ def plan_transfer(source: Side, target: Side, store: Store, part: Part) -> Trans
     """Work out what the target lacks of a part of the source.
 
     store: the source's
-    raises: UnknownName if none of the clips asked for is in the roster
+    raises: UnknownName if none of the clips asked for is in the roster; MissingCells if none of the layers is held
     """
     names = list(store.features) if part.features is None else part.features
     chosen = {name: store.features[name] for name in names}
@@ -153,10 +153,25 @@ def plan_transfer(source: Side, target: Side, store: Store, part: Part) -> Trans
             _plan_cuts(planned, feature)
         else:
             _plan_whole(planned, feature)
+    if part.layers is not None and not part.both:
+        _require_layers(planned, part.layers)
     _plan_roster(planned)
     if part.whole:
         planned.summary.papers = other_papers(source, target)
     return planned
+
+
+def _require_layers(planned: Transfer, layers: Sequence[int]) -> None:
+    """Refuse layers of which no feature holds one.
+
+    raises: MissingCells
+    """
+    if not any(amount.segments or amount.held for amount in planned.summary.features.values()):
+        held = "; ".join(f"{name} holds {layers_text(f.layers) or 'none'}" for name, f in planned.features.items())
+        raise MissingCells(
+            f"--layers {layers_text(layers).replace(' ', '')}: no feature of {planned.source.place.url} holds any of "
+            f"them for these clips: {held or 'there is none'}; ask for others"
+        )
 
 
 def _plan_whole(planned: Transfer, feature: Feature) -> None:
@@ -195,11 +210,14 @@ def _plan_cuts(planned: Transfer, feature: Feature) -> None:
 def _plan_roster(planned: Transfer) -> None:
     """How much of the roster the target lacks; what comes of joining the two rosters comes on top of it."""
     offered = [segment.name for segment in committed_segments(planned.store.path / ROSTER, planned.store.origin)]
-    if planned.part.cuts_roster and offered:
-        planned.roster = cut_roster(planned.store, planned.part, offered[-1])
+    if planned.part.cuts_roster:
+        planned.roster = cut_roster(planned.store, planned.part)
         planned.summary.left = sorted(planned.roster.left)
-        offered = [planned.roster.name] if planned.roster.rows else []
+        offered = list(planned.roster.pieces)
     wanted = lacking(offered, planned.target.inventory.committed(ROSTER), ())
+    there = planned.target.store
+    if wanted and there is not None:
+        wanted = lacking(wanted, (), superseded_by(read_segments(there.path / ROSTER, there.origin)))
     length = sum(planned.source.inventory.length(ROSTER, name) for name in wanted)
-    length += 0 if planned.roster is None else sum(array.nbytes for array in planned.roster.arrays.values())
+    length += 0 if planned.roster is None else planned.roster.bytes
     planned.summary.roster = Amount(len(wanted), length, len(offered) - len(wanted))

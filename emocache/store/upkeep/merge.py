@@ -93,7 +93,7 @@ def merge_rosters(sources: Sequence[Store], target: Store, done: Merge, by: str 
     keys: dict[str, dict[Any, str]] = {}
     ages: dict[str, str] = {}
     for store in [target, *sources]:
-        for age, row in _aged_rows(store):
+        for age, row in aged_rows(store):
             clip = row["clip_id"]
             newer = age >= ages.get(clip, "")
             older_columns, older_keys = columns.get(clip, {}), keys.get(clip, {})
@@ -109,7 +109,7 @@ def merge_rosters(sources: Sequence[Store], target: Store, done: Merge, by: str 
     write_roster(target.path, list(columns.items()), keys, by=by)
 
 
-def _aged_rows(store: Store) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def aged_rows(store: Store) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Each clip's row as the store sees it, with the name of the segment that it was last written in."""
     ages = {
         clip: segment.name

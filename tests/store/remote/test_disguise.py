@@ -9,6 +9,7 @@ import pytest
 
 from emocache.errors import BadOption
 from emocache.store import open_store, write_roster
+from emocache.store.ledger import ledger_rows
 from emocache.store.remote.disguise import Disguise, read_disguise
 from emocache.store.remote.share import pull_store, push_store
 from emocache.store.roster import read_roster
@@ -95,6 +96,20 @@ def test_the_ledger_says_what_failed_and_not_where(here: Path, tmp_path: Path) -
     assert (failed["status"], failed["stage"], failed["error"]) == ("failed", "decode", "NoStream")
     assert failed["message"] == "left out: it may name the clip"
     assert ledger[disguise.name("clip", "c1")]["facts"] == {"duration_s": 1.5}
+
+
+def test_the_order_of_extraction_tells_nobody_who_is_who(here: Path, tmp_path: Path) -> None:
+    for clip in (21, 22):
+        fail(stand_in(here), clip)
+    compact_store(here)
+    push_store(here, tmp_path / "there.zarr", anonymize=tmp_path / "key.txt")
+    disguise = read_disguise(tmp_path / "key.txt", (), ())
+    (segment,) = stand_in(tmp_path / "there.zarr").segments
+    held = [row.tobytes() for row in segment.read("keys")]
+    assert held == sorted(disguise.content(key(clip)) for clip in range(6))
+    told = [row["key"] for row in ledger_rows(segment)]
+    assert told[:6] == [row.hex() for row in held]
+    assert told[6:] == sorted(disguise.content(key(clip)).hex() for clip in (7, 21, 22))
 
 
 def test_the_same_key_joins_what_is_pushed_later(here: Path, s3: str, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +25,7 @@ from emocache.store.remote.share import pull_store, push_store, sync_store
 from emocache.store.upkeep.verify import verify_store
 
 from ..filling import cells, fill, segments
+from ..forge import forge
 from .s3_server import WHEN, Request, Server, always
 
 pytestmark = pytest.mark.usefixtures("idle_disk")
@@ -256,17 +259,40 @@ def test_a_server_that_lies_about_lengths_is_caught(hostile: Server, tmp_path: P
     assert not committed(tmp_path / "copy")
 
 
-def test_a_manifest_that_was_edited_is_refused_before_anything_is_fetched(hostile: Server, tmp_path: Path) -> None:
-    name = next(n for n in hostile.objects if "/segments/" in n and n.count("/") == 6 and n.endswith("zarr.json"))
+def segment_documents(server: Server) -> list[str]:
+    return sorted(n for n in server.objects if "/segments/" in n and n.count("/") == 6 and n.endswith("zarr.json"))
+
+
+def test_a_manifest_that_was_edited_is_named_and_nothing_of_it_is_fetched(hostile: Server, tmp_path: Path) -> None:
+    (name,) = segment_documents(hostile)
     document = json.loads(hostile.objects[name])
     document["attributes"]["emocache"]["files"] = {"../../../../evil": [4, 0]}
     hostile.objects[name] = json.dumps(document).encode()
     before = outside(tmp_path)
     hostile.sent.clear()
-    with pytest.raises(DamagedStore, match=r"^s3://bucket/store/features/.*zarr\.json: "):
-        pull_store(URL, tmp_path / "copy")
+    (told,) = pull_store(URL, tmp_path / "copy").damaged
+    assert re.match(r"s3://bucket/store/features/.*zarr\.json: .*; its owner can also delete this file there", told)
     assert outside(tmp_path) - before <= {str(path) for path in tmp_path.rglob("*") if "home" in path.parts}
     assert not [sent for sent in hostile.sent if sent.rpartition("/")[2].startswith("c.")]
+
+
+def test_one_torn_document_there_stops_nobody_and_is_mended_by_deleting_it(odd_server: Server, tmp_path: Path) -> None:
+    here = make(tmp_path / "here", 3)
+    push_store(here, URL)
+    name = segment_documents(odd_server)[1]
+    odd_server.objects[name] = odd_server.objects[name][:-9]
+    fill(here, [90], (1,))
+    pushed = push_store(here, URL)
+    assert (pushed.segments, len(pushed.damaged)) == (1, 1)
+    assert f"not transferred, damaged: s3://{name}: not strict JSON" in str(pushed)
+    pulled = pull_store(URL, tmp_path / "copy")
+    assert pulled.damaged == pushed.damaged
+    assert cells(tmp_path / "copy") == {cell: row for cell, row in cells(here).items() if cell[0] not in {"c2", "c3"}}
+    del odd_server.objects[name]
+    mended = push_store(here, URL)
+    assert (mended.segments, mended.damaged) == (1, [])
+    pull_store(URL, tmp_path / "copy")
+    assert cells(tmp_path / "copy") == cells(here)
 
 
 @pytest.mark.parametrize(
@@ -281,10 +307,37 @@ def test_names_that_lead_astray_are_passed_over(hostile: Server, tmp_path: Path,
 
 
 def test_a_document_beyond_all_measure_is_not_read_into_memory(hostile: Server, tmp_path: Path) -> None:
-    name = next(n for n in hostile.objects if "/segments/" in n and n.count("/") == 6 and n.endswith("zarr.json"))
-    hostile.objects[name] += b" " * 17 * 2**20
-    with pytest.raises(DamagedStore, match=r"a document has at most 16,777,216"):
+    hostile.objects[segment_documents(hostile)[0]] += b" " * 17 * 2**20
+    (told,) = pull_store(URL, tmp_path / "copy").damaged
+    assert "a document has at most 16,777,216" in told
+
+
+def test_a_chunk_beyond_all_measure_is_not_fetched(hostile: Server, tmp_path: Path) -> None:
+    """A manifest may claim terabytes, signed and all; nobody fills the disk, or the memory, with them."""
+    (name,) = segment_documents(hostile)
+    (segment,) = segments(tmp_path / "here")
+
+    def huge(facts: dict[str, Any]) -> None:
+        facts["arrays"]["values"] |= {"shape": [2, 3, 2**36], "chunk": [2, 1, 2**36]}
+        facts["files"] = {f"c.0.{layer}.0": [2**39 + 4, 0] for layer in range(3)}
+
+    forge(segment, huge)
+    hostile.objects[name] = (segment / "zarr.json").read_bytes()
+    hostile.sent.clear()
+    (told,) = pull_store(URL, tmp_path / "copy").damaged
+    assert "c.0.0.0: 549,755,813,892 bytes, and a chunk that is fetched has at most 268,435,456" in told
+    assert not [sent for sent in hostile.sent if sent.rpartition("/")[2].startswith("c.")]
+
+
+def test_a_link_in_the_place_of_a_segment_on_its_way_leads_nowhere(hostile: Server, tmp_path: Path) -> None:
+    (segment,) = segments(tmp_path / "here")
+    (tmp_path / "elsewhere").mkdir()
+    waiting = tmp_path / "copy" / segment.relative_to(tmp_path / "here").parent / f".zarr.json.copy_{segment.name}.tmp"
+    fill(tmp_path / "copy", [50])
+    waiting.symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    with pytest.raises(DamagedStore, match="not a plain folder; links are not followed inside a store"):
         pull_store(URL, tmp_path / "copy")
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_what_is_carried_is_told_of_and_the_rest_goes_on() -> None:

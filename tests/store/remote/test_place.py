@@ -74,14 +74,31 @@ def test_a_listing_without_an_end_is_broken_off(monkeypatch: pytest.MonkeyPatch)
 
 SECRET = ["s3://AKIAKEY:geheim@bucket/x", "ssh://anna:geheim@host/x", "https://geheim@host/x", "s3://b/x?token=geheim"]
 SECRET += ["gs://b/x#geheim", "hf://geheim@datasets/a/b"]
+SECRET += ["ssh://anna:geheim/1@host/x", "s3://AKIAKEY:geheim/1@bucket/x", "s3://AKIAKEY:12/geheim@bucket/x"]
 
 
 @pytest.mark.parametrize("url", SECRET)
 def test_a_url_with_a_secret_is_refused_and_not_repeated(url: str) -> None:
-    with pytest.raises(BadOption, match="is refused") as found:
+    with pytest.raises(
+        BadOption, match=r"is refused|is no port; a path has no :|no port, and a URL no password"
+    ) as found:
         open_place(url)
     assert "geheim" not in str(found.value)
     assert "AKIAKEY" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["s3:/bucket/x", "s3:bucket/x", "anna@lab:stores/x", "lab:/data/x", "hf:/datasets/a/b"]
+)
+def test_what_was_meant_as_a_url_makes_no_folder(name: str) -> None:
+    with pytest.raises(BadOption, match=rf"^{name}: neither a folder nor a URL: write s3://bucket/path, ssh://"):
+        open_place(name)
+
+
+@pytest.mark.parametrize("name", ["x.zarr", "./lab:/x", "/mnt/a:b", "2026-11-21T10:30.zarr", "runs/a:/b"])
+def test_a_folder_may_have_a_colon_in_its_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert open_place(name).url == str(Path(name))
 
 
 def test_a_strange_scheme_is_answered_with_the_known_ones() -> None:

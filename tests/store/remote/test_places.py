@@ -132,6 +132,31 @@ def test_a_refusal_says_where_credentials_come_from_and_shows_none(odd_server: S
     assert "AKIATEST" not in str(e.value)
 
 
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (301, r"the bucket lies in another region, or at another address; name its region \(AWS_REGION\)"),
+        (400, r"the server refuses what was asked \(400\); name its region \(AWS_REGION\) and its server"),
+        (405, r"the server refuses what was asked \(405\)"),
+    ],
+)
+def test_a_refusal_that_does_not_pass_says_what_to_set(odd_server: Server, status: int, told: str) -> None:
+    odd_server.fault = always(status)
+    with pytest.raises(PlaceError, match=rf"^s3://bucket/store: {told}"):
+        list(open_place("s3://bucket/store").files())
+    assert odd_server.requests["LIST"] == 1
+
+
+def test_without_credentials_and_without_a_role_it_says_so(
+    odd_server: Server, hasty: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:1")
+    with pytest.raises(PlaceError, match=r"no credentials are named, and this machine has no role.*AWS_ACCESS_KEY_ID"):
+        list(open_place("s3://bucket/store").files())
+
+
 def test_a_bucket_that_is_not_there_is_told(s3: str) -> None:
     with pytest.raises(PlaceError, match=r"s3://none/x: there is no such bucket; make it first, or correct the URL"):
         open_place("s3://none/x").create({"x": b""})
@@ -151,3 +176,5 @@ def test_aws_settings_come_from_the_environment_and_then_from_the_profile(tmp_pa
         "region": "us-9",
     }
     assert objects.aws_settings({"HOME": str(tmp_path)}) == {}
+    with pytest.raises(PlaceError, match=r"\.aws: has no profile 'lba', which AWS_PROFILE names; correct it"):
+        objects.aws_settings({**home, "AWS_PROFILE": "lba"})

@@ -1,18 +1,22 @@
 """Pushing and pulling: what the other side lacks travels, whole or in part, and nothing twice."""
 
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import pytest
 
-from emocache.errors import BadOption, NotAStore, UnknownName
+from emocache.errors import BadOption, MissingCells, NotAStore, UnknownName
 from emocache.spec import Recipe
 from emocache.store import open_store, write_roster
 from emocache.store.remote.place import open_place
 from emocache.store.remote.share import pull_store, push_store, sync_store
+from emocache.store.upkeep.collection import collect_garbage
 from emocache.store.upkeep.compaction import compact_store
 from emocache.store.upkeep.verify import verify_store
 
 from ..filling import cells, everything, fail, fill, key, name_clips, recipe, segments, stand_in
+from .behind import files_below
 from .s3_server import Server
 
 pytestmark = pytest.mark.usefixtures("idle_disk")
@@ -56,6 +60,21 @@ def test_what_was_pushed_and_pulled_is_the_same_store(here: Path, any_url: str, 
     assert not verify_store(tmp_path / "copy.zarr").faults
     for name in [path.relative_to(here) for path in here.rglob("features/*/segments/*/*")]:
         assert (tmp_path / "copy.zarr" / name).read_bytes() == (here / name).read_bytes()
+
+
+def test_arrays_too_long_for_the_manifest_travel_with_their_documents(
+    tmp_path: Path, s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A roster of 1,300 clips has its keys in files; so has a segment of 4,000."""
+    monkeypatch.setattr("emocache.store.commit.INLINE_BYTES", 0)
+    here, copy, part = tmp_path / "here.zarr", tmp_path / "copy.zarr", tmp_path / "part.zarr"
+    fill(here, range(3), (1, 2))
+    assert push_store(here, s3).damaged == []
+    assert pull_store(s3, copy).damaged == []
+    assert files_below(copy / "roster") == files_below(here / "roster")
+    assert cells(copy) == cells(here)
+    assert pull_store(s3, part, clips=["c1"], layers="2").damaged == []
+    assert set(cells(part)) == {("c1", 2)}
 
 
 def test_doing_it_again_finds_nothing_to_do(here: Path, url: str, tmp_path: Path) -> None:
@@ -103,7 +122,7 @@ def test_syncing_brings_each_side_what_the_other_has(here: Path, any_url: str, t
 def test_syncing_with_one_side_that_is_not_there_yet_makes_it(here: Path, url: str, tmp_path: Path) -> None:
     assert sync_store(here, url).pushed.segments == 4
     assert sync_store(tmp_path / "new.zarr", url).pulled.segments == 4
-    with pytest.raises(NotAStore, match=r"none\.zarr: no store is here; emocache extract makes one"):
+    with pytest.raises(NotAStore, match=r"none\.zarr: no store is here; .*emocache extract makes one"):
         sync_store(tmp_path / "none.zarr", f"{url}/none")
 
 
@@ -132,7 +151,7 @@ def test_of_some_clips_nothing_else_travels(here: Path, url: str, tmp_path: Path
     (tmp_path / "list.txt").write_text("c1\nc2\nc7\n")
     done = push_store(here, url, clips=tmp_path / "list.txt")
     assert push_store(here, url, clips=["c1", "c2", "c7"]).segments == 0
-    assert done.roster.segments == 1
+    assert done.roster.segments == 2  # c7 was named before the others
     copy = tmp_path / "copy.zarr"
     pull_store(url, copy)
     assert {row["clip_id"] for row in open_store(copy).roster} == {"c1", "c2", "c7"}
@@ -147,6 +166,34 @@ def test_of_some_clips_nothing_else_travels(here: Path, url: str, tmp_path: Path
         entry.name for entry in open_place(url).files()
     }
     assert not verify_store(copy).faults
+
+
+def test_a_part_that_is_nothing_is_refused_before_anything_is_made(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = tmp_path / "there.zarr"
+    (tmp_path / "empty.txt").write_text("\n")
+    for clips, told in [([], r"\[\]"), (tmp_path / "empty.txt", r".*empty\.txt"), (" , ", " , ")]:
+        with pytest.raises(BadOption, match=rf"^--clips {told}: names no clip; leave it out for all$"):
+            push_store(here, there, clips=clips)
+    with pytest.raises(
+        MissingCells, match=r"^--layers 98-99: no feature of .*here\.zarr holds any of them .*: stand-in-\w+ holds 1-2;"
+    ):
+        push_store(here, there, layers="98,99", features=["stand-in"])
+    with pytest.raises(UnknownName, match="feature '' is not known"):
+        push_store(here, there, features=[""])
+    with pytest.raises(
+        NotAStore, match=r"none: no store is here; correct the name, or make one: emocache extract makes"
+    ):
+        push_store(tmp_path / "none", there)
+    assert not there.exists()
+
+
+def test_clips_may_be_those_of_a_manifest_behind_a_url(here: Path, tmp_path: Path) -> None:
+    with fsspec.open("memory://lists/clips.csv", "w") as file:
+        file.write("clip_id\nc1\n")
+    assert push_store(here, tmp_path / "there.zarr", clips="memory://lists/clips.csv").segments == 2
+    assert set(labels(tmp_path / "there.zarr")) == {"c1"}
 
 
 def test_some_clips_are_pulled_alone(here: Path, url: str, tmp_path: Path) -> None:
@@ -184,6 +231,35 @@ def test_one_name_for_two_contents_is_told(here: Path, url: str, tmp_path: Path)
     assert push_store(other, url).moved == ["c1"]
     assert "one name, several contents: c1" in str(pull_store(url, here))
     assert next(row for row in open_store(here).roster if row["clip_id"] == "c1")["label"] == "b"
+
+
+def labels(store: str | Path) -> dict[str, str]:
+    return {row["clip_id"]: row["label"] for row in open_store(store).roster}
+
+
+@pytest.mark.parametrize(
+    "part", [{"clips": ["c0", "c5"]}, {"anonymize": "key.txt"}, {}], ids=["clips", "hashes", "all"]
+)
+def test_an_older_label_does_not_undo_a_newer_one_because_newer_rows_travel_with_it(
+    here: Path, url: str, tmp_path: Path, part: dict[str, Any]
+) -> None:
+    part = {name: tmp_path / value if name == "anonymize" else value for name, value in part.items()}
+    push_store(here, url, **part)
+    theirs = tmp_path / "theirs.zarr"
+    pull_store(url, theirs)
+    write_roster(theirs, [(clip, {"label": "corrected"}) for clip in labels(theirs)], {})
+    push_store(theirs, url)
+    name_clips(here, [8])
+    push_store(here, url, **part if "clips" not in part else {"clips": ["c0", "c8"]})
+    assert sorted(labels(url).values()) == ["a", *["corrected"] * len(labels(theirs))]
+
+
+def test_a_roster_that_was_compacted_there_lacks_nothing(here: Path, tmp_path: Path) -> None:
+    there = tmp_path / "there.zarr"
+    push_store(here, there)
+    compact_store(there)
+    collect_garbage(there, older_than="0s")
+    assert "nothing to transfer" in str(push_store(here, there))
 
 
 def test_a_damaged_segment_is_named_and_left_out(here: Path, url: str, tmp_path: Path) -> None:

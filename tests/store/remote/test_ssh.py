@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from emocache.errors import BadOption, PlaceError
+from emocache.store.remote import place
 from emocache.store.remote.patience import Patience
 from emocache.store.remote.place import Entry, open_place
 from emocache.store.remote.ssh import SshPlace
@@ -22,6 +23,32 @@ def test_a_server_without_a_shell_is_walked(ssh: str, monkeypatch: pytest.Monkey
         monkeypatch.setattr(SshPlace, "_find", no_shell)
         assert sorted(place.files()) == by_shell == [Entry("a/b/c", 3), Entry("a/d", 1), Entry("e", 0)]
         assert list(place.files("none")) == []
+
+
+@pytest.mark.parametrize("shell", [True, False])
+def test_a_listing_without_an_end_is_broken_off(ssh: str, monkeypatch: pytest.MonkeyPatch, *, shell: bool) -> None:
+    """Whether it is files that have no end, or folders in folders."""
+
+    async def no_shell(self: SshPlace, top: str) -> None:
+        return None
+
+    with closing(open_place(ssh)) as there:
+        there.create({f"{number}": b"" for number in range(5)})
+        there.create({"a/b/c/d/e/f/g": b""})
+        monkeypatch.setattr(place, "MAX_ENTRIES", 6)
+        if not shell:
+            monkeypatch.setattr(SshPlace, "_find", no_shell)
+            assert list(there.files("a")) == [Entry("a/b/c/d/e/f/g", 0)]
+        else:
+            assert len(list(there.files())) == 6
+        for bound, top in ((5, ""), (3, ""), (5, "a")):
+            if shell and top:
+                continue
+            monkeypatch.setattr(place, "MAX_ENTRIES", bound)
+            with pytest.raises(
+                PlaceError, match=rf"^ssh://lab/.*: lists more than {bound} files; name the store's own"
+            ):
+                list(there.files(top))
 
 
 def test_a_host_whose_key_is_not_known_is_not_talked_to(ssh: str, tmp_path: Path, sshd: tuple[Path, int]) -> None:
