@@ -185,8 +185,6 @@ class Feature:
         if self.ragged:
             raise StoreError(f"{self.name}: its clips have rows of different number; read it with read_ragged")
         wanted = list(self.layers if layers is None else layers)
-        if clips is None and self.layers:
-            self._reader.read_ahead(wanted)
         return self.read_rows(self.rows_of(clips, wanted), wanted)
 
     def read_ragged(

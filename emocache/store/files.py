@@ -250,22 +250,6 @@ def open_plain(path: Path) -> int:
     return fd
 
 
-def read_ahead(paths: Sequence[Path]) -> None:
-    """Let the disk begin with files that will be read whole, where the kernel takes the hint.
-
-    What cannot be opened is left to who reads it, and can say so.
-    """
-    if not hasattr(os, "posix_fadvise"):
-        return
-    for path in paths:
-        with suppress(DamagedStore, OSError):
-            fd = open_plain(path)
-            try:
-                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_WILLNEED)
-            finally:
-                os.close(fd)
-
-
 def read_file(path: Path, limit: int) -> bytes:
     """Read a regular file of at most `limit` bytes, without following a link.
 

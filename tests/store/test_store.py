@@ -11,7 +11,6 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 import pytest
@@ -23,7 +22,6 @@ from emocache.errors import AmbiguousName, DamagedStore, MissingCells, NotAStore
 from emocache.spec import Recipe
 from emocache.store import Feature, FeatureWriter, Store, open_or_make_store, open_store, write_roster
 from emocache.store.documents import group_document, seal
-from emocache.store.files import read_ahead
 from emocache.store.listing import open_segment
 from emocache.store.roster import clip_keys, read_roster
 from emocache.store.rows import Plan, RowReader
@@ -427,30 +425,6 @@ def test_rows_that_are_not_in_memory_are_asked_for_at_once_and_read_the_same(
         found = fresh.read([f"clip{number}" for number in chosen])
         np.testing.assert_array_equal(found, content[chosen])
         assert len(asked) == expected
-
-
-def test_a_whole_layer_is_asked_for_ahead_and_a_chunk_that_is_gone_is_named_by_the_read(
-    filled: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[Path] = []
-    monkeypatch.setattr("emocache.store.rows.read_ahead", asked.extend)
-    monkeypatch.setattr("emocache.store.rows.PARALLEL_BYTES", 0)
-    monkeypatch.setattr("emocache.store.rows.Thread", type("AtOnce", (Thread,), {"start": Thread.run}))
-    feature = open_store(filled.path).features["prosody"]
-    chunks = [segment.folder / segment.file_of("values", 1) for segment in feature.segments]
-    expected = feature.read(layers=[2])
-    assert asked == chunks
-    np.testing.assert_array_equal(feature.read(feature.held([2]), [2]), expected)
-    assert asked == chunks, "rows that are named are not asked for ahead"
-    chunks[-1].unlink()
-    with pytest.raises(DamagedStore, match=f"{chunks[-1].name}: missing"):
-        open_store(filled.path).features["prosody"].read(layers=[2])
-
-
-def test_files_are_read_ahead_as_far_as_they_can_be_opened(tmp_path: Path) -> None:
-    (tmp_path / "there").write_bytes(b"1234")
-    (tmp_path / "link").symlink_to(tmp_path / "there")
-    read_ahead([tmp_path / "gone", tmp_path / "link", tmp_path / "there"])
 
 
 @pytest.mark.parametrize("other", [np.zeros((2, DIM), np.float16), np.zeros((2, DIM + 1), np.float32)])
