@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from emocache import compact_store, merge_stores, open_store, verify_store
-from emocache.errors import DamagedStore
+from emocache.errors import DamagedStore, StoreError
+from emocache.store import FeatureWriter, open_or_make_store, write_roster
 
-from .filling import cells, fill, name_clips, segments
-from .forge import bytes_of, forge, replace_array
+from .filling import cells, fill, key, name_clips, recipe, segments, stand_in
+from .forge import bytes_of, forge, modest, replace_array
 
 
 @pytest.fixture
@@ -100,3 +102,27 @@ def test_a_name_without_a_time_is_compacted_like_any_other(store: Path) -> None:
     compact_store(store)
     assert cells(store) == before
     assert not verify_store(store).faults
+
+
+@pytest.mark.parametrize("pooling", ["mean", "tokens"])
+def test_thousands_of_names_for_one_large_row_are_no_way_to_fill_the_memory(
+    tmp_path: Path, idle_disk: None, pooling: str
+) -> None:
+    """The files have less than a megabyte, and what they ask for 800; who names some of the clips reads them."""
+    made, path = recipe(pooling), tmp_path / "s.zarr"
+    store = open_or_make_store(path)
+    write_roster(path, [(f"c{n}", {}) for n in range(4_000)], {f"c{n}": {"audio": key(0).hex()} for n in range(4_000)})
+    feature = store.add_feature(made, {})
+    writer = FeatureWriter(feature.folder, feature.fingerprint, (1,))
+    writer.add(key(0), np.ones((2, 1, 25_000) if pooling == "tokens" else (1, 50_000), dtype=np.float32), {})
+    writer.flush()
+    feature = stand_in(path)
+    read = feature.read_ragged if pooling == "tokens" else feature.read
+    with (
+        modest(path),
+        pytest.raises(StoreError, match=r"4,000 clips are to be read .* 800\.0 MB of 200\.0 kB .* fewer clips"),
+    ):
+        read()
+    assert len(feature.clips) == 4_000
+    some = read(["c1", "c3999", "c7"])
+    assert (some[0] if pooling == "tokens" else some).sum() == 150_000
