@@ -96,8 +96,8 @@ class Draft:
         """
         _write_all(self._waiting, [document])
         _start_writing(self._waiting)
-        folders = [os.open(folder, os.O_RDONLY | os.O_DIRECTORY) for folder in [*self._folders, self.folder.parent]]
-        self._open += folders
+        for folder in [*self._folders, self.folder.parent]:
+            self._open.append(os.open(folder, os.O_RDONLY | os.O_DIRECTORY))  # one by one: what is open will be closed
         self._force(self._waiting)
         (self.folder / WAITING_NAME).rename(self.folder / COMMIT_NAME)
         sync_folder(self.folder)

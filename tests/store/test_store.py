@@ -1,6 +1,7 @@
 """The store's promises: whole or not at all, exact, readable by any Zarr reader, hard to mislead."""
 
 import base64
+import errno
 import json
 import os
 import shutil
@@ -434,3 +435,25 @@ def test_cells_of_another_dtype_or_dim_are_refused(filled: Store, other: np.ndar
     writer.add(key(7), values(7, (1, 2)), {})
     with pytest.raises(StoreError, match="all clips of a feature have one dim and dtype"):
         writer.add(key(8), other, {})
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="only Linux tells which files a process has open")
+def test_a_commit_that_cannot_open_a_folder_leaves_no_file_open(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one error of which more open files would be the next."""
+    writer = FeatureWriter(filled.features["prosody"].folder, filled.features["prosody"].fingerprint, (1, 2))
+    writer.add(key(7), values(7, (1, 2)), {})
+    before, real = len(list(Path("/proc/self/fd").iterdir())), os.open
+    turns = iter([True, False])
+
+    def refused(path: Path, flags: int, *more: int) -> int:
+        if flags & os.O_DIRECTORY and not next(turns, False):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+        return real(path, flags, *more)
+
+    monkeypatch.setattr("os.open", refused)
+    with pytest.raises(OSError, match="Too many open files"):
+        writer.flush()
+    monkeypatch.undo()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    writer.flush()
+    assert open_store(filled.path).features["prosody"].holds(key(7), [1, 2])
