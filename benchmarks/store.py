@@ -24,6 +24,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from page_cache import forget
 from store_rivals import BATCH, DIM, Reader, Rows, hdf5, lance, lmdb, memmap, npy_per_clip, zarr_python
 
 import emocache
@@ -82,16 +83,24 @@ def seconds(work: Callable[[], object], repeats: int = REPEATS) -> float:
     return statistics.median(times)
 
 
-def in_turn(
-    ours: Callable[[], object], theirs: Callable[[], object], before: Callable[[], object]
-) -> tuple[float, float]:
-    """The medians of both, measured in turn, each as often first: a cold disk has its moods."""
-    found: dict[Callable[[], object], list[float]] = {ours: [], theirs: []}
-    for number in range(COLD_REPEATS):
-        for way in (ours, theirs) if number % 2 else (theirs, ours):
-            before()
-            found[way].append(seconds(way, 1))
-    return statistics.median(found[ours]), statistics.median(found[theirs])
+Prepared = Callable[[], Callable[[], object]]
+"""Makes ready what is to be timed, and returns it."""
+
+
+def cold(ours: Prepared, theirs: Prepared, *places: Path) -> tuple[list[float], list[float]]:
+    """The times of both with nothing of `places` in the page cache, in turn, each as often first: a disk has its moods.
+
+    One round more is not counted: what was written last may lie in the cache of a virtual disk's host.
+    """
+    found: dict[Prepared, list[float]] = {ours: [], theirs: []}
+    for number in range(1 + COLD_REPEATS):
+        for prepare in (ours, theirs) if number % 2 else (theirs, ours):
+            work = prepare()
+            forget(*places)
+            took = seconds(work, 1)
+            del work  # with all that it mapped
+            found[prepare] += [took] if number else []
+    return found[ours], found[theirs]
 
 
 def in_epochs(readers: Mapping[str, Reader], clips: int) -> dict[str, float]:
@@ -120,20 +129,16 @@ def within(limit_s: float, works: Iterable[Callable[[], object]]) -> Iterator[fl
             return
 
 
-def forget(*places: Path) -> None:
-    """Drop what the page cache holds of some files, and of all files below some folders."""
-    os.sync()
-    for place in places:
-        for path in place.rglob("*") if place.is_dir() else [place]:
-            if path.is_file():
-                fd = os.open(path, os.O_RDONLY)
-                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-                os.close(fd)
-
-
 def timed(value: float) -> str:
     """``1.23 s`` or ``4.56 ms``."""
     return f"{value:.3g} s" if value >= 1 else f"{value * 1e3:.3g} ms"
+
+
+def spread(times: Sequence[float]) -> str:
+    """The median, with the least and the most: ``4.56 ms [4, 5.1]``."""
+    middle, least, most = statistics.median(times), min(times), max(times)
+    unit = 1 if middle >= 1 else 1e3
+    return f"{timed(middle)} [{least * unit:.3g}, {most * unit:.3g}]"
 
 
 def table(rows: Iterable[Sequence[str]]) -> str:
@@ -155,10 +160,17 @@ class Bars:
 
     def add(self, what: str, ours: float, other: str, theirs: float, ratio: float, bar: str) -> None:
         """One line: times in seconds; `bar` is ``>= 0.6`` or ``<= 3``."""
+        self._add(what, timed(ours), f"{other} {timed(theirs)}", ratio, bar)
+
+    def add_times(self, what: str, ours: Sequence[float], other: str, theirs: Sequence[float], bar: str) -> None:
+        """The same of many times: medians, each with the least and the most."""
+        ratio = statistics.median(ours) / statistics.median(theirs)
+        self._add(what, spread(ours), f"{other} {spread(theirs)}", ratio, bar)
+
+    def _add(self, what: str, ours: str, theirs: str, ratio: float, bar: str) -> None:
         sign, limit = bar.split()
         met = ratio >= float(limit) if sign == ">=" else ratio <= float(limit)
-        against = f"{other} {timed(theirs)}"
-        self.rows.append([what, timed(ours), against, f"{ratio:.3g} x", f"{bar} x", "met" if met else "MISSED"])
+        self.rows.append([what, ours, theirs, f"{ratio:.3g} x", f"{bar} x", "met" if met else "MISSED"])
 
 
 def full_and_random(folder: Path, clips: int, bars: Bars) -> list[list[str]]:
@@ -207,34 +219,42 @@ def full_and_random(folder: Path, clips: int, bars: Bars) -> list[list[str]]:
 
 
 def cold_rows(folder: Path, clips: int, bars: Bars) -> None:
-    """A random batch, nothing of it in the page cache; `full_and_random` left the files."""
+    """A random batch, nothing of it in the page cache; `full_and_random` left the files.
+
+    Both are open, and know where their rows lie; each batch has maps of its own, for what is mapped stays in memory.
+    """
     draw = np.random.default_rng(3)
-    batches = iter([np.sort(draw.choice(clips, min(BATCH, clips), replace=False)) for _ in range(2 * COLD_REPEATS)])
-    feature = opened(folder / "s.zarr")
-    mapped = np.memmap(folder / "memmap", np.float16, "r", shape=(clips, DIM))
-    dataset = emocache.FeatureDataset(folder / "s.zarr", feature.name)
-    ours, theirs = in_turn(
-        lambda: dataset.__getitems__(next(batches)),
-        lambda: mapped[next(batches)],
-        lambda: forget(feature.folder, folder / "memmap"),
-    )
-    bars.add(f"random batch of {BATCH} rows, cold", ours, "memmap", theirs, ours / theirs, "<= 3")
+
+    def batch() -> np.ndarray:
+        return np.sort(draw.choice(clips, min(BATCH, clips), replace=False))
+
+    def ours() -> Callable[[], object]:
+        rows, dataset = batch(), emocache.FeatureDataset(folder / "s.zarr", "bench")
+        return lambda: dataset.__getitems__(rows)
+
+    def theirs() -> Callable[[], object]:
+        rows, mapped = batch(), np.memmap(folder / "memmap", np.float16, "r", shape=(clips, DIM))
+        return lambda: mapped[rows]
+
+    mine, other = cold(ours, theirs, folder / "s.zarr", folder / "memmap")
+    bars.add_times(f"random batch of {BATCH} rows, cold", mine, "memmap", other, "<= 3")
 
 
 def cold_layer(folder: Path, clips: int, bars: Bars) -> None:
-    """One layer of six, nothing of it in the page cache."""
+    """One layer of six, nothing of the store and of the file in the page cache; both are opened and read."""
     values = features(clips, seed=2)
-    values.tofile(folder / "layer")  # first: what was written last may still be in the cache of a virtual disk's host
+    values.tofile(folder / "layer")
     fill(folder / "six.zarr", values, layers=range(6))
     emocache.compact_store(folder / "six.zarr")
     emocache.collect_garbage(folder / "six.zarr", older_than="0s")
-    segments = opened(folder / "six.zarr").folder / "segments"
-    ours, theirs = in_turn(
-        lambda: opened(folder / "six.zarr").read(layers=[3]),
-        lambda: np.array(np.memmap(folder / "layer", np.float16, "r", shape=values.shape)),
-        lambda: forget(segments, folder / "layer"),
+    np.testing.assert_array_equal(opened(folder / "six.zarr").read(layers=[3])[:, 0], values)
+    mine, other = cold(
+        lambda: lambda: opened(folder / "six.zarr").read(layers=[3]),
+        lambda: lambda: np.array(np.memmap(folder / "layer", np.float16, "r", shape=values.shape)),
+        folder / "six.zarr",
+        folder / "layer",
     )
-    bars.add(f"one layer of 6, {clips:,} clips, cold", ours, "memmap of that layer", theirs, ours / theirs, "<= 1.5")
+    bars.add_times(f"one layer of 6, {clips:,} clips, cold", mine, "memmap of that layer", other, "<= 1.5")
 
 
 def opening(folder: Path, segments: int, bars: Bars) -> None:
@@ -254,7 +274,7 @@ def opening(folder: Path, segments: int, bars: Bars) -> None:
 
 
 def committing(folder: Path, layers: int, bars: Bars) -> None:
-    """The commit of 256 clips that are collected, against one file of that size written and forced to the disk.
+    """The commit of 256 clips, without and with their collecting, against one file of that size forced to the disk.
 
     To be measured before anything is deleted: a file system may take its time to give freed inodes away again.
     """
@@ -264,11 +284,9 @@ def committing(folder: Path, layers: int, bars: Bars) -> None:
     feature = store.add_feature(Recipe(fields), {})
     keys = [key(number) for number in range(BATCH)]
 
-    def collected() -> FeatureWriter:
-        writer = FeatureWriter(feature.folder, feature.fingerprint, tuple(range(layers)))
+    def collect(writer: FeatureWriter) -> None:
         for number in range(BATCH - 1):  # the last one makes it commit
             writer.add(keys[number], values[number], {"duration_s": 1.0})
-        return writer
 
     numbers = iter(range(10_000))
 
@@ -278,14 +296,18 @@ def committing(folder: Path, layers: int, bars: Bars) -> None:
             file.flush()
             os.fsync(file.fileno())
 
-    ours, theirs = [], []
+    collecting, ours, theirs = [], [], []
     for _ in range(30):  # in turn, for a disk has its moods
         theirs.append(seconds(one_file, 1))
-        writer = collected()
+        writer = FeatureWriter(feature.folder, feature.fingerprint, tuple(range(layers)))
+        collecting.append(seconds(lambda writer=writer: collect(writer), 1))  # type: ignore[misc]
         ours.append(seconds(lambda writer=writer: writer.add(keys[-1], values[-1], {"duration_s": 1.0}), 1))  # type: ignore[misc]
-    mine, other = statistics.median(ours), statistics.median(theirs)
-    what = f"commit of {BATCH} clips, {layers} layer{'s' * (layers > 1)}, with fsync"
-    bars.add(what, mine, "one file written and fsynced", other, mine / other, "<= 3")
+    file = "one file written and fsynced"
+    bars.add_times(
+        f"commit of {BATCH} clips, {layers} layer{'s' * (layers > 1)}, with fsync", ours, file, theirs, "<= 3"
+    )
+    whole = [first + then for first, then in zip(collecting, ours, strict=True)]
+    bars.add_times("the same, with the collecting of the clips", whole, file, theirs, "<= 3")
 
 
 MEMORY = """

@@ -8,7 +8,7 @@ import os
 import secrets
 import struct
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emocache.errors import DamagedStore
 from emocache.store import codecs
 from emocache.store.documents import FORMAT, group_document, require_plain, seal
 from emocache.store.files import COMMIT_NAME, Draft, create_once, make_folder
@@ -45,13 +46,33 @@ class Layered:
     layer: Callable[[int], NDArray[Any]]
 
 
-def segment_name(later_than: Iterable[str] = ()) -> str:
+def segment_name(parent: Path, later_than: Collection[str] = ()) -> str:
     """The time in hex milliseconds and 80 random bits: names sort by age and never meet.
 
-    later_than: names of segments behind which the new one must sort, whatever the clocks say
+    parent: for messages; later_than: names of its segments behind which the new one must sort, whatever the clocks say
+    raises: DamagedStore if no name can sort behind one of them
     """
-    newest = max((int(name[:12], 16) for name in later_than if _is_timed(name)), default=-1)
-    return f"{max(time.time_ns() // 1_000_000, newest + 1):012x}-{secrets.token_hex(10)}"
+    return _name_behind(parent, later_than, time.time_ns() // 1_000_000)
+
+
+def name_just_behind(parent: Path, names: Collection[str]) -> str:
+    """A fresh name that sorts just behind all of `names`, and before what is committed from now on.
+
+    raises: DamagedStore if no name can sort behind one of them
+    """
+    return _name_behind(parent, names, 0)
+
+
+def _name_behind(parent: Path, names: Collection[str], least_ms: int) -> str:
+    newest = max((int(name[:12], 16) for name in names if _is_timed(name)), default=-1)
+    found = f"{max(least_ms, newest + 1):012x}-{secrets.token_hex(10)}"
+    last = max(names, default="")
+    if last > found:  # no name that emocache gives, or one of a time thousands of years ahead
+        raise DamagedStore(
+            f"{parent / last}: no segment can be given a name that sorts behind it; rename the folder to 12 "
+            "hexadecimal digits (milliseconds since 1970), - and 20 more, or delete it"
+        )
+    return found
 
 
 def _is_timed(name: str) -> bool:
@@ -90,7 +111,7 @@ def write_segment(
     by: who makes it; left out: this user
     raises: OSError if the disk refuses; what was written then is removed, as far as that goes
     """
-    name = name or segment_name(supersedes)
+    name = name or segment_name(parent, supersedes)
     with Draft(parent / name) as draft:
         inline = LASTING_INLINE_BYTES if lasting or kind != "cells" else INLINE_BYTES
         layouts, files = _write_arrays(draft, arrays, codec, inline)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -175,12 +176,14 @@ def require_plain(folder: Path) -> None:
 
 
 def parse_json(data: bytes, path: Path) -> Any:
-    """Parse JSON from a stranger: UTF-8, no duplicate keys, no NaN, at most 64 levels.
+    """Parse JSON from a stranger: UTF-8, no duplicate keys, nothing that is not finite, at most 64 levels.
 
     raises: DamagedStore naming `path`
     """
     try:
         found = _DECODER.decode(data.decode())
+        if b"\\ud" in data or b"\\uD" in data:
+            _refuse_half_characters(found)
     except RecursionError:
         raise DamagedStore(f"{path}: JSON nested too deeply") from None
     except ValueError as error:
@@ -233,7 +236,22 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+def _finite(number: str) -> float:
+    found = float(number)
+    if math.isinf(found):
+        raise ValueError(f"{number[:40]} is beyond what a number can be")
+    return found
+
+
+def _refuse_half_characters(value: Any) -> None:
+    """Refuse surrogates that are not a pair: such a text has no UTF-8, and could never be written or printed."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("half a character, a surrogate without the other") from None
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
 
 
 def _row_encoder() -> Callable[[Mapping[str, Any]], str]:

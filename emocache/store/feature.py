@@ -185,8 +185,6 @@ class Feature:
         if self.ragged:
             raise StoreError(f"{self.name}: its clips have rows of different number; read it with read_ragged")
         wanted = list(self.layers if layers is None else layers)
-        if clips is None and self.layers:
-            self._reader.read_ahead(wanted)
         return self.read_rows(self.rows_of(clips, wanted), wanted)
 
     def read_ragged(
@@ -275,7 +273,10 @@ class Feature:
 
     def read_rows(self, rows: Numbers, layers: Sequence[int]) -> NDArray[Any]:
         """`read` by roster rows, as `rows_of` gives them."""
-        plans = [self._reader.plan(layer, self._place(layer)[rows]) for layer in layers]
+        places = [self._place(layer)[rows] for layer in layers]
+        if places:
+            memory.refuse_bomb(self.name, places[0], self.dim * self.dtype.itemsize)
+        plans = [self._reader.plan(layer, here) for layer, here in zip(layers, places, strict=True)]
         out = memory.empty((len(rows), len(layers), self.dim), self.dtype)
         for column, parts in enumerate(plans):
             self._reader.gather(parts, out[:, column])
@@ -293,6 +294,7 @@ class Feature:
     def _gathered(self, places: Sequence[Numbers], layers: Sequence[int]) -> tuple[NDArray[Any], NDArray[np.int64]]:
         spans = self._spans_of(places)
         lengths = spans[0][1]
+        memory.refuse_bomb(self.name, places[0], lengths * self.dim * self.dtype.itemsize)
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         inside = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
         plans = [

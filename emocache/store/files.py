@@ -96,8 +96,8 @@ class Draft:
         """
         _write_all(self._waiting, [document])
         _start_writing(self._waiting)
-        folders = [os.open(folder, os.O_RDONLY | os.O_DIRECTORY) for folder in [*self._folders, self.folder.parent]]
-        self._open += folders
+        for folder in [*self._folders, self.folder.parent]:
+            self._open.append(os.open(folder, os.O_RDONLY | os.O_DIRECTORY))  # one by one: what is open will be closed
         self._force(self._waiting)
         (self.folder / WAITING_NAME).rename(self.folder / COMMIT_NAME)
         sync_folder(self.folder)
@@ -248,22 +248,6 @@ def open_plain(path: Path) -> int:
         os.close(fd)
         raise DamagedStore(f"{path}: cannot be opened as a plain file; delete it, or copy the store again")
     return fd
-
-
-def read_ahead(paths: Sequence[Path]) -> None:
-    """Let the disk begin with files that will be read whole, where the kernel takes the hint.
-
-    What cannot be opened is left to who reads it, and can say so.
-    """
-    if not hasattr(os, "posix_fadvise"):
-        return
-    for path in paths:
-        with suppress(DamagedStore, OSError):
-            fd = open_plain(path)
-            try:
-                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_WILLNEED)
-            finally:
-                os.close(fd)
 
 
 def read_file(path: Path, limit: int) -> bytes:

@@ -17,7 +17,7 @@ MANY = 4096
 
 def prefixes(keys: Keys) -> NDArray[np.uint64]:
     """The first eight bytes of each key, as numbers that sort as the keys do."""
-    return np.ascontiguousarray(keys[:, :8]).view(">u8").reshape(-1).astype(np.uint64)
+    return np.ascontiguousarray(keys).view(">u8")[:, 0].astype(np.uint64)
 
 
 def _as_bytes(keys: Keys) -> NDArray[np.bytes_]:
@@ -28,6 +28,8 @@ def _as_bytes(keys: Keys) -> NDArray[np.bytes_]:
 def _equal(some: Keys, others: Keys) -> NDArray[np.bool_]:
     """Which rows are the same, compared eight bytes at a time."""
     words, others_words = (np.ascontiguousarray(keys).view(np.uint64) for keys in (some, others))
+    if np.array_equal(words, others_words):  # as it is where all are held, and a sixth of the work
+        return np.ones(len(words), dtype=np.bool_)
     same: NDArray[np.bool_] = words[:, 0] == others_words[:, 0]
     for column in range(1, words.shape[1]):  # thrice as fast as `all` along so short an axis
         same &= words[:, column] == others_words[:, column]
@@ -72,6 +74,20 @@ class Cells:
     def _prefixes(self) -> NDArray[np.uint64]:
         return prefixes(self.keys)
 
+    @cached_property
+    def _as_they_lie(self) -> NDArray[np.int64]:
+        """``(n,)``: which of `keys` is that of the first row of the first segment, of the next row, and so on.
+
+        Empty where rows are left out or contents may be held twice: then that order does not tell which cell counts.
+        """
+        first = np.concatenate([[0], np.cumsum(np.bincount(self.segment))])
+        gaps = (self.row >= np.diff(first)[self.segment]).any()
+        if gaps or (self._prefixes[1:] == self._prefixes[:-1]).any():
+            return np.empty(0, dtype=np.int64)
+        found = np.zeros(len(self.keys), dtype=np.int64)
+        found[first[self.segment] + self.row] = np.arange(len(self.keys))
+        return found
+
     def find(self, keys: Keys) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """``(n,)`` segment and row of the first cell of each key; -1 where there is none."""
         place = self._first_place(keys)
@@ -87,15 +103,19 @@ class Cells:
     def _first_place(self, keys: Keys) -> NDArray[np.int64]:
         if not len(self.keys):
             return np.full(len(keys), -1, dtype=np.int64)
+        if len(keys) == len(self.keys) == len(self._as_they_lie):
+            guess = self._as_they_lie  # right where a compacted store is read whole, and a tenth of a search
+            if np.array_equal(self.keys.take(guess, axis=0), keys):
+                return guess
         wanted = prefixes(keys)
         place = _searched(self._prefixes, wanted)
         np.minimum(place, len(self.keys) - 1, out=place)
-        found = _equal(self.keys[place], keys)
+        found = _equal(self.keys.take(place, axis=0), keys)
         shared = np.flatnonzero(~found & (self._prefixes[place] == wanted))
         if len(shared):
             place[shared] = np.searchsorted(_as_bytes(self.keys), _as_bytes(keys[shared]))
             np.minimum(place, len(self.keys) - 1, out=place)
-            found[shared] = _equal(self.keys[place[shared]], keys[shared])
+            found[shared] = _equal(self.keys.take(place[shared], axis=0), keys[shared])
         place[~found] = -1
         return place
 

@@ -222,7 +222,7 @@ def _commit_rows(
     looks for such rows itself when it is done (`repeat_rows`); of the two, one always sees the other.
     """
     there = set(segment_names(store / FOLDER))
-    name = segment_name(there)
+    name = segment_name(store / FOLDER, there)
     facts = {"rows": len(rows)}
     write_segment(store / FOLDER, "roster", roster_arrays(rows), facts, supersedes=supersedes, name=name, by=by)
     for segment in committed_segments(store / FOLDER):

@@ -11,23 +11,19 @@ import mmap
 import os
 import resource
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emocache.errors import DamagedStore
-from emocache.store import memory
 from emocache.store.cards import CHUNK_ROWS
 from emocache.store.catalog import Catalog
-from emocache.store.files import read_ahead
 from emocache.store.segment import REPAIR, Segment
 
 Numbers = NDArray[np.int64]
@@ -40,14 +36,9 @@ WHOLE_BYTES = 64 * 1024
 """... or if it is this small."""
 COLD_S = 50e-6
 """A row that takes longer than this came from the disk, not from memory."""
-PIECE_BYTES = 2**20
-"""Rows that change their order are copied in pieces of this size."""
 PARALLEL_BYTES = 8 * 2**20
 """From here on reading in threads pays."""
-AHEAD_BYTES = 64 * 2**20
-"""So much of whole layers is asked for before it is known which rows go where: what that takes, the disk works."""
 THREADS = 2
-"""Each may hold one chunk (16 MB) beside the result."""
 
 
 @dataclass(eq=False)
@@ -127,30 +118,6 @@ class RowReader:
             self._catalog.segments(np.unique(places[starts] >> ROW_BITS).tolist())
         chunks = [self._chunks.get((layer, place)) or self._open(layer, place) for place in first[starts].tolist()]
         return Plan(order, row, chunks, [*starts, len(row)])
-
-    def read_ahead(self, layers: Sequence[int]) -> None:
-        """Let the disk begin with whole layers, while who wants them still finds out which rows go where.
-
-        What cannot be opened is left to `plan`, which says so if it is wanted; what is elsewhere, to `gather`.
-        """
-        if self._catalog.origin is not None:
-            return
-        with suppress(DamagedStore):
-            chunks = list(self._first_chunks(layers))
-            if sum(chunk.count for chunk in chunks) * self._dim * self._dtype.itemsize >= PARALLEL_BYTES:
-                Thread(target=read_ahead, args=([chunk.path() for chunk in chunks],), daemon=True).start()
-
-    def _first_chunks(self, layers: Sequence[int]) -> Iterator[Chunk]:
-        """The chunks of whole layers, in the order in which they are read, until they are `AHEAD_BYTES` together."""
-        size = 0
-        for layer in layers:
-            for number in np.flatnonzero(self._catalog.holding(layer)).tolist():
-                values = self._catalog.segment(number).arrays["values"]
-                for row in range(0, values.shape[0], values.chunk_rows):
-                    yield self._open(layer, number << ROW_BITS | row)
-                    size += values.raw_bytes
-                    if size >= AHEAD_BYTES:
-                        return
 
     def _open(self, layer: int, place: int) -> Chunk:
         """The chunk of a layer that begins with the row at `place`."""
@@ -275,15 +242,15 @@ def _read_whole(chunk: Chunk, rows: Numbers, target: Numbers, out: NDArray[Any])
     if straight and place.flags.c_contiguous:
         chunk.segment.read_chunk("values", chunk.position, chunk.block, place)
         return
-    layout = chunk.segment.arrays["values"]
-    found = memory.empty((chunk.count, *layout.row_shape), out.dtype)
-    chunk.segment.read_chunk("values", chunk.position, chunk.block, found)
-    if straight:
-        place[...] = found
-        return
-    step = max(1, PIECE_BYTES // max(1, layout.row_bytes))
-    for start in range(0, len(rows), step):
-        out[target[start : start + step]] = found[rows[start : start + step]]
+    done = 0
+    for start, piece in chunk.segment.pieces("values", chunk.position, chunk.block):
+        end = start + len(piece)
+        if straight:
+            place[start:end] = piece
+            continue
+        last = int(np.searchsorted(rows, end))
+        out[target[done:last]] = piece[rows[done:last] - start]
+        done = last
 
 
 def _rises_by_one(numbers: Numbers) -> bool:

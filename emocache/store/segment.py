@@ -13,6 +13,7 @@ import os
 import stat
 import struct
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from emocache.store.documents import parse_lines
 from emocache.store.files import COMMIT_NAME, is_plain_folder, open_plain
 from emocache.store.layout import CHECKSUM_BYTES, ArrayOnDisk, folder_of
 from emocache.store.origin import Origin
+from emocache.store.proving import PIECE_BYTES, Reading
 
 REPAIR = "copy the store again, or delete the segment's folder and extract again: only its clips are recomputed"
 
@@ -126,17 +128,12 @@ class Segment:
 
         raises: DamagedStore if a byte is not the one that was committed
         """
-        length, crc = self.manifest["files"][file]
-        path = self.folder / file
-        body, tail = np.empty(length, dtype=np.uint8), b""
-        self._fill(file, [body.data])
-        array = file.rpartition("/")[0]
-        if path.name != COMMIT_NAME:
-            body, tail = body[:-CHECKSUM_BYTES], body[-CHECKSUM_BYTES:].tobytes()
-        elif body.tobytes() != self.arrays[array].document(array):
-            raise DamagedStore(f"{path}: not the bytes that emocache writes for this array; {REPAIR}")
-        if codecs.checksum(body) != crc or (tail and tail != struct.pack("<I", crc)):
-            raise self._bad_checksum(path)
+        name = file.rpartition("/")
+        body = np.empty(self.manifest["files"][file][0] - _tail_bytes(file), dtype=np.uint8)
+        with self._proved(file) as reading:
+            reading.fill(body)
+        if name[2] == COMMIT_NAME and body.tobytes() != self.arrays[name[0]].document(name[0]):
+            raise DamagedStore(f"{self.folder / file}: not the bytes that emocache writes for this array; {REPAIR}")
 
     def chunk(self, array: str, layer: int = 0, block: int = 0) -> NDArray[Any]:
         """One chunk, read whole and proved by its checksum.
@@ -189,23 +186,38 @@ class Segment:
         """
         layout = self.arrays[array]
         file = self.file_of(array, layer, block)
-        path = self.folder / file
-        length, crc = self.manifest["files"][file]
-        tail = bytearray(CHECKSUM_BYTES)
-        if layout.codec is None:
-            body = out.reshape(-1).view(np.uint8).data
-            filling = bytearray(layout.raw_bytes - len(body))
-            self._fill(file, [body, memoryview(filling), memoryview(tail)])
-            found = codecs.checksum(filling, codecs.checksum(body))
-        else:
-            body = memoryview(bytearray(length - CHECKSUM_BYTES))
-            self._fill(file, [body, memoryview(tail)])
-            found = codecs.checksum(body)
-        if found != crc or bytes(tail) != struct.pack("<I", crc):
-            raise self._bad_checksum(path)
+        with self._proved(file) as reading:
+            if layout.codec is None:
+                reading.fill(out)
+                reading.fill(self._filling(array, len(out)))
+                return
+            body = np.empty(self.manifest["files"][file][0] - CHECKSUM_BYTES, dtype=np.uint8)
+            reading.fill(body)
+        raw = codecs.decode(body.data, layout, self.folder / file)
+        out[...] = raw.view(np.dtype(layout.dtype)).reshape(-1, *layout.row_shape)[: len(out)]
+
+    def pieces(self, array: str, layer: int, block: int) -> Iterator[tuple[int, NDArray[Any]]]:
+        """One chunk, piece by piece: where in the chunk it begins, and its rows, which the next piece overwrites.
+
+        raises: DamagedStore as `chunk`, but only when the last piece was taken: till then nothing is proved
+        """
+        layout = self.arrays[array]
         if layout.codec is not None:
-            raw = codecs.decode(body, layout, path)
-            out[...] = raw.view(np.dtype(layout.dtype)).reshape(-1, *layout.row_shape)[: len(out)]
+            yield 0, self.chunk(array, layer, block)
+            return
+        count = len(layout.rows_of(block))
+        buffer = np.empty((min(count, max(1, PIECE_BYTES // layout.row_bytes)), *layout.row_shape), layout.dtype)
+        with self._proved(self.file_of(array, layer, block)) as reading:
+            for start in range(0, count, len(buffer)):
+                piece = buffer[: count - start]
+                reading.fill(piece)
+                yield start, piece
+            reading.fill(self._filling(array, count))
+
+    def _filling(self, array: str, count: int) -> NDArray[np.uint8]:
+        """Room for what a chunk of `count` rows is filled up with."""
+        layout = self.arrays[array]
+        return np.empty((layout.chunk_rows - count) * layout.row_bytes, dtype=np.uint8)
 
     def _open(self, file: str) -> int:
         """A descriptor for reading a file; one that the cache of a partial store let go of is fetched again."""
@@ -217,31 +229,39 @@ class Segment:
                 self._checked.discard(file)
         raise DamagedStore(f"{path}: missing; it was there when it was looked at first; {REPAIR}")
 
-    def _fill(self, file: str, buffers: list[memoryview]) -> None:
-        """Read a file from its start into `buffers`, one after the other."""
-        fd, path = self._open(file), self.folder / file
+    @contextmanager
+    def _proved(self, file: str) -> Iterator[Reading]:
+        """A file to be read from its start to its checksum, which is proved at the end.
+
+        raises: DamagedStore if the file is shorter, or not what was committed
+        """
+        length, crc = self.manifest["files"][file]
+        fd, tail = self._open(file), struct.pack("<I", crc)[: _tail_bytes(file)]
         try:
-            position, waiting = 0, [buffer for buffer in buffers if len(buffer)]
-            while waiting:
-                got = os.preadv(fd, waiting, position)
-                if got == 0:
-                    raise DamagedStore(f"{path}: {position} bytes found, more expected; {REPAIR}")
-                position += got
-                while waiting and got >= len(waiting[0]):
-                    got -= len(waiting.pop(0))
-                if waiting:
-                    waiting[0] = waiting[0][got:]
+            reading = Reading(fd)
+            yield reading
+            whole = reading.crc == crc and reading.tail(len(tail)) == tail
+        except EOFError:
+            raise DamagedStore(
+                f"{self.folder / file}: {reading.position} bytes found, {length} expected; {REPAIR}"
+            ) from None
         finally:
             os.close(fd)
+        if not whole:
+            raise self._bad_checksum(self.folder / file)
 
     def mapped(self, array: str, layer: int = 0, block: int = 0) -> mmap.mmap:
         """The file of one raw chunk, mapped; its checksum is not proved, for that would read all of it.
 
         raises: DamagedStore if the file is missing or has another length
         """
-        fd = self._open(self.file_of(array, layer, block))
+        file = self.file_of(array, layer, block)
+        length, fd = self.manifest["files"][file][0], self._open(file)
         try:
-            return mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
+            found = os.fstat(fd).st_size  # it may have changed since it was looked at first
+            if found != length:
+                raise DamagedStore(f"{self.folder / file}: {found} bytes found, {length} expected; {REPAIR}")
+            return mmap.mmap(fd, length, access=mmap.ACCESS_READ)
         finally:
             os.close(fd)
 
@@ -253,3 +273,8 @@ class Segment:
     def _bad_checksum(self, path: Path) -> DamagedStore:
         advice = REPAIR if self.origin is None else self.origin.drop(path)
         return DamagedStore(f"{path}: its checksum fails: the bytes are not those that were written; {advice}")
+
+
+def _tail_bytes(file: str) -> int:
+    """How many bytes of a file are its own checksum: none of a document's."""
+    return 0 if file.rpartition("/")[2] == COMMIT_NAME else CHECKSUM_BYTES

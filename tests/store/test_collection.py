@@ -14,6 +14,7 @@ from emocache.store.upkeep.collection import parse_age
 from emocache.store.upkeep.removal import remove_segment
 
 from .filling import cells, chunk_of, fill, segments, stand_in
+from .forge import forge
 
 LONG_AGO_S = 1_600_000_000
 
@@ -161,3 +162,11 @@ def test_the_age_of_a_superseded_segment_is_that_of_its_heir(store: Path) -> Non
     for path in segments(store)[0].rglob("*"):
         os.utime(path, (LONG_AGO_S, LONG_AGO_S))
     assert collect_garbage(store, older_than="1h").deleted == {}
+
+
+def test_what_an_heir_from_another_store_supersedes_is_not_older_than_its_arrival(store: Path) -> None:
+    """Who reads here began when the heir was not here yet, however long ago it was made elsewhere."""
+    forge(segments(store)[-1], lambda facts: facts["made"].update(at_ms=LONG_AGO_S * 1000))
+    done = collect_garbage(store, older_than="1h")
+    assert (done.deleted, done.spared) == ({}, 6)
+    assert len(collect_garbage(store, older_than="0s").deleted["superseded by larger ones"]) == 6

@@ -12,10 +12,9 @@ from emocache import compact_store, verify_store
 from emocache.errors import BadOption, DamagedStore
 from emocache.spec import Recipe
 from emocache.store import FeatureWriter, open_or_make_store, open_store, roster
-from emocache.store.commit import segment_name, write_segment
+from emocache.store.commit import name_just_behind, segment_name, write_segment
 from emocache.store.listing import committed_segments
 from emocache.store.upkeep import batches, compaction
-from emocache.store.upkeep.compaction import _name_behind
 
 from .filling import DIM, cells, chunk_of, fail, fill, key, name_clips, numbers, recipe, segments, stand_in
 
@@ -155,7 +154,7 @@ def test_the_roster_becomes_one_segment_that_says_the_same(store: Path) -> None:
 
 def test_a_segment_sorts_before_what_was_committed_while_it_was_made(store: Path) -> None:
     old = live(store)
-    fresh = _name_behind(old)
+    fresh = name_just_behind(Path("roster"), old)
     name_clips(store, [0], {"label": "corrected"})
     assert max(old) < fresh < max(segment.name for segment in committed_segments(store / "roster"))
 
@@ -199,7 +198,7 @@ def test_an_unknown_codec_is_answered_with_the_known_ones(store: Path) -> None:
 def test_a_new_name_sorts_behind_those_that_it_is_told_of() -> None:
     """Also where another machine's clock is ahead."""
     ahead = f"{2**44:012x}-{'f' * 20}"
-    assert segment_name([ahead, f"{3:012x}-{'0' * 20}"]) > ahead
+    assert segment_name(Path("roster"), [ahead, f"{3:012x}-{'0' * 20}"]) > ahead
 
 
 def test_copies_that_disagree_are_told(tmp_path: Path) -> None:
@@ -252,7 +251,7 @@ def test_roster_rows_that_were_named_before_a_compaction_and_committed_after_it_
     monkeypatch.setattr(roster, "write_segment", late)
     early = f"{0:012x}-{'f' * 20}"
     names = iter([early])
-    monkeypatch.setattr("emocache.store.roster.segment_name", lambda there: next(names, None) or segment_name(there))
+    monkeypatch.setattr("emocache.store.roster.segment_name", lambda *given: next(names, None) or segment_name(*given))
     name_clips(store, [0], {"label": "corrected"})
     labels = {row["clip_id"]: row["label"] for row in open_store(store).roster}
     assert labels["c0"] == "corrected"

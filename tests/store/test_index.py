@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -182,3 +183,21 @@ def test_a_key_is_found_in_the_lowest_segment_that_has_it(held: list[tuple[int, 
         assert found == lowest
         assert (place == -1) == (lowest == -1)
         assert place == -1 or held[place] == (number, lowest)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=10), st.integers(0, 10), st.randoms(use_true_random=False))
+def test_keys_asked_for_as_they_lie_are_found_as_in_any_other_order(held: list[int], cut: int, draw: Random) -> None:
+    """Contents that are held twice too: the first one counts."""
+    keys = np.frombuffer(b"".join(bytes([number]) * 32 for number in held), dtype=np.uint8).reshape(-1, 32)
+    segment = np.array([3 + (place >= cut) for place in range(len(held))], dtype=np.int64)
+    row = np.array([place - cut * (place >= cut) for place in range(len(held))], dtype=np.int64)
+    first = {number: place for place, number in reversed(list(enumerate(held)))}
+    cells = sorted_cells(keys, segment, row)
+    shuffled = draw.sample(range(len(held)), len(held))
+    for asked in (list(range(len(held))), shuffled, shuffled[:-1]):
+        expected = [first[held[place]] for place in asked]
+        found = cells.find(keys[asked])
+        assert [part.tolist() for part in found] == [segment[expected].tolist(), row[expected].tolist()]
+    gappy = Cells(cells.keys, cells.segment, cells.row + 2)
+    assert gappy.find(keys)[1].tolist() == [row[first[number]] + 2 for number in held]

@@ -1,6 +1,7 @@
 """The store's promises: whole or not at all, exact, readable by any Zarr reader, hard to mislead."""
 
 import base64
+import errno
 import json
 import os
 import shutil
@@ -11,7 +12,6 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 import pytest
@@ -23,7 +23,6 @@ from emocache.errors import AmbiguousName, DamagedStore, MissingCells, NotAStore
 from emocache.spec import Recipe
 from emocache.store import Feature, FeatureWriter, Store, open_or_make_store, open_store, write_roster
 from emocache.store.documents import group_document, seal
-from emocache.store.files import read_ahead
 from emocache.store.listing import open_segment
 from emocache.store.roster import clip_keys, read_roster
 from emocache.store.rows import Plan, RowReader
@@ -429,30 +428,6 @@ def test_rows_that_are_not_in_memory_are_asked_for_at_once_and_read_the_same(
         assert len(asked) == expected
 
 
-def test_a_whole_layer_is_asked_for_ahead_and_a_chunk_that_is_gone_is_named_by_the_read(
-    filled: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[Path] = []
-    monkeypatch.setattr("emocache.store.rows.read_ahead", asked.extend)
-    monkeypatch.setattr("emocache.store.rows.PARALLEL_BYTES", 0)
-    monkeypatch.setattr("emocache.store.rows.Thread", type("AtOnce", (Thread,), {"start": Thread.run}))
-    feature = open_store(filled.path).features["prosody"]
-    chunks = [segment.folder / segment.file_of("values", 1) for segment in feature.segments]
-    expected = feature.read(layers=[2])
-    assert asked == chunks
-    np.testing.assert_array_equal(feature.read(feature.held([2]), [2]), expected)
-    assert asked == chunks, "rows that are named are not asked for ahead"
-    chunks[-1].unlink()
-    with pytest.raises(DamagedStore, match=f"{chunks[-1].name}: missing"):
-        open_store(filled.path).features["prosody"].read(layers=[2])
-
-
-def test_files_are_read_ahead_as_far_as_they_can_be_opened(tmp_path: Path) -> None:
-    (tmp_path / "there").write_bytes(b"1234")
-    (tmp_path / "link").symlink_to(tmp_path / "there")
-    read_ahead([tmp_path / "gone", tmp_path / "link", tmp_path / "there"])
-
-
 @pytest.mark.parametrize("other", [np.zeros((2, DIM), np.float16), np.zeros((2, DIM + 1), np.float32)])
 def test_cells_of_another_dtype_or_dim_are_refused(filled: Store, other: np.ndarray) -> None:
     feature = filled.features["prosody"]
@@ -460,3 +435,25 @@ def test_cells_of_another_dtype_or_dim_are_refused(filled: Store, other: np.ndar
     writer.add(key(7), values(7, (1, 2)), {})
     with pytest.raises(StoreError, match="all clips of a feature have one dim and dtype"):
         writer.add(key(8), other, {})
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="only Linux tells which files a process has open")
+def test_a_commit_that_cannot_open_a_folder_leaves_no_file_open(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one error of which more open files would be the next."""
+    writer = FeatureWriter(filled.features["prosody"].folder, filled.features["prosody"].fingerprint, (1, 2))
+    writer.add(key(7), values(7, (1, 2)), {})
+    before, real = len(list(Path("/proc/self/fd").iterdir())), os.open
+    turns = iter([True, False])
+
+    def refused(path: Path, flags: int, *more: int) -> int:
+        if flags & os.O_DIRECTORY and not next(turns, False):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+        return real(path, flags, *more)
+
+    monkeypatch.setattr("os.open", refused)
+    with pytest.raises(OSError, match="Too many open files"):
+        writer.flush()
+    monkeypatch.undo()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    writer.flush()
+    assert open_store(filled.path).features["prosody"].holds(key(7), [1, 2])

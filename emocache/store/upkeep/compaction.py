@@ -7,7 +7,6 @@ whatever is committed later still sorts behind it, as it did before.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from emocache.errors import BadOption
 from emocache.spec import bytes_text
 from emocache.store.catalog import SEGMENTS, write_snapshot
-from emocache.store.commit import write_segment
+from emocache.store.commit import name_just_behind, write_segment
 from emocache.store.feature import Feature
 from emocache.store.layout import CODECS
 from emocache.store.ledger import ledger_array, ledger_rows
@@ -88,9 +87,9 @@ def _compact_roster(store: Store, done: Compaction) -> None:
     rows = list(read_roster(store.path).values())
     arrays = roster_arrays(rows)
     names = [segment.name for segment in segments]
-    mine = write_segment(
-        store.path / ROSTER, "roster", arrays, {"rows": len(rows)}, supersedes=names, name=_name_behind(names)
-    )
+    folder = store.path / ROSTER
+    mine = name_just_behind(folder, names)
+    write_segment(folder, "roster", arrays, {"rows": len(rows)}, supersedes=names, name=mine)
     repeat_rows(store.path, names, mine)
     _note(done, ROSTER, store.path / ROSTER, segments)
 
@@ -131,23 +130,16 @@ def _compact_feature(store: Store, feature: Feature, codec: str | None, done: Co
             supersedes=names if last else (),
             along=made if last else (),
             codec=packing,
-            name=_name_behind(names),
+            name=name_just_behind(target, names),
             lasting=True,
         )
         made.append(name)
     if not batches:
         facts = {"fingerprint": feature.fingerprint, "layers": [], "rows": 0}
-        write_segment(
-            target, "cells", _ledger(list(ledger.values()), []), facts, supersedes=names, name=_name_behind(names)
-        )
+        failures, name = _ledger(list(ledger.values()), []), name_just_behind(target, names)
+        write_segment(target, "cells", failures, facts, supersedes=names, name=name)
     write_snapshot(feature.folder, feature.fingerprint)
     _note(done, feature.name, feature.folder / SEGMENTS, taken)
-
-
-def _name_behind(names: Sequence[str]) -> str:
-    """A fresh name that sorts just behind all of `names`, and before what is committed from now on."""
-    newest = max(int(name[:12], 16) for name in names)
-    return f"{newest + 1:012x}-{secrets.token_hex(10)}"
 
 
 def _ledger(rows: Sequence[Mapping[str, Any]], keys: Sequence[bytes]) -> dict[str, NDArray[Any]]:
