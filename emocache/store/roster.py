@@ -118,7 +118,7 @@ def roster_arrays(rows: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[Any]]:
         keys = np.zeros((len(rows), KEY_BYTES), dtype=np.uint8)
         keys[held] = np.frombuffer(joined, dtype=np.uint8).reshape(-1, KEY_BYTES)
         if not _named(keys)[held].all():
-            raise StoreError(f"a {reads} key of zeros: that says that there is none; name the content by its sha256")
+            raise StoreError(f"a key of zeros for {reads}: that says there is none; name the content by its sha256")
         arrays[f"{ROSTER_KEYS}{reads}"] = keys
     return arrays
 

@@ -34,7 +34,7 @@ def make(path: Path, pooling: str, columns: dict[str, list[Any]] | None = None) 
     store = open_or_make_store(path)
     columns = {"label": LABELS, "speaker": ["03", "03", "04", "04"], **(columns or {})}
     rows = [{name: column[number] for name, column in columns.items()} for number in range(len(CLIPS))]
-    keys = {clip: {"audio": bytes([number] * 32).hex()} for number, clip in enumerate(CLIPS)}
+    keys = {clip: {"audio": bytes([number + 1] * 32).hex()} for number, clip in enumerate(CLIPS)}
     write_roster(store.path, list(zip(CLIPS, rows, strict=True)), keys)
     recipe = {"encoder": "stand-in", "modality": "audio", "pooling": pooling, "storage_dtype": "float16"}
     feature = store.add_feature(Recipe(recipe), {})
@@ -43,7 +43,7 @@ def make(path: Path, pooling: str, columns: dict[str, list[Any]] | None = None) 
         writer = FeatureWriter(feature.folder, feature.fingerprint, layers)
         for clip in clips:
             values = numbers(clip, clip + 1 if ragged else 1, len(layers))
-            writer.add(bytes([clip] * 32), values if ragged else values[0], {})
+            writer.add(bytes([clip + 1] * 32), values if ragged else values[0], {})
         writer.flush()
     return path
 

@@ -84,5 +84,5 @@ def test_a_roster_key_of_any_other_name_is_refused(tmp_path: Path, name: str) ->
 
 def test_a_key_of_zeros_is_refused_for_it_would_say_that_there_is_none(tmp_path: Path) -> None:
     open_or_make_store(tmp_path / "s.zarr")
-    with pytest.raises(StoreError, match="a text key of zeros: that says that there is none; name the content by its"):
+    with pytest.raises(StoreError, match="a key of zeros for text: that says there is none; name the content"):
         write_roster(tmp_path / "s.zarr", [("a", {})], {"a": {"text": "00" * 32}})
