@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
+MOST_KNOWN = 100
+"""More names than that are a wall of text: a roster may know a million clips."""
+MOST_COMPARED = 10_000
+"""More than that are not searched for a similar one: it takes seconds."""
+
 
 class EmocacheError(Exception):
     """The root of all errors that emocache raises on purpose; the command line ends with exit code 1."""
@@ -15,9 +20,9 @@ class UnknownName(EmocacheError, KeyError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, advice: str = "") -> None:
         choices = sorted(known)
-        near = get_close_matches(name, choices, n=3, cutoff=0.4)
+        near = get_close_matches(name, choices if len(choices) <= MOST_COMPARED else [], n=3, cutoff=0.4)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        listing = ", ".join(choices) if choices else "none"
+        listing = some(choices, MOST_KNOWN) if choices else "none"
         super().__init__(
             f"{kind} {name!r} is not known{hint}\n  known: {listing}" + (f"\n  {advice}" if advice else "")
         )

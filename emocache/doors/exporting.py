@@ -72,6 +72,8 @@ def export_features(
         raise BadOption(f"--features {', '.join(names)}: a feature is named twice; name it once")
     if target.exists():
         raise StoreError(f"{target}: is there already; export to a new name, or remove it first")
+    if not target.parent.is_dir():
+        raise StoreError(f"{target}: cannot be written: there is no folder {target.parent}; make it first")
     try:
         with whole(target) as waiting:
             places = writes.write(chosen, waiting)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from emocache.errors import DoorError
+from emocache.errors import DoorError, some
 
 BOMB_FLOOR, BOMB_RATIO = 64 * 2**20, 100
 """A compressed member may claim 100 times its size, or 64 MiB: features shrink by some percent."""
@@ -151,7 +151,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
     """
     try:
         if not path.is_file():
-            raise DoorError(f"{path}: no such file")
+            raise DoorError(f"{path}: no such file; correct the path")
         with path.open("rb") as file:
             yield file
     except OSError as error:
@@ -218,7 +218,8 @@ class Archive:
     def _member(self, name: str) -> Iterator[tuple[IO[bytes], str]]:
         where = f"{self.path}: array {name!r}"
         if name not in self._members:
-            raise DoorError(f"{self.path}: holds no array {name!r}; it holds {', '.join(self._members) or 'none'}")
+            held = some(list(self._members)) or "none"
+            raise DoorError(f"{self.path}: holds no array {name!r}; it holds {held}; docs/doors.md says which are read")
         info = self._members[name]
         if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
             raise DoorError(f"{where}: packed as NumPy packs nothing; save it again with np.savez_compressed")

@@ -186,6 +186,13 @@ class DoorContract:
             self.export(tmp_path)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["from.zarr"]
 
+    def test_an_export_into_a_folder_that_is_not_there_says_so(self, tmp_path: Path) -> None:
+        name = fill(tmp_path / "from.zarr", self.kinds[0], self.dtypes[0], self.pooling)
+        with pytest.raises(StoreError, match=r"cannot be written: there is no folder .*none; make it first"):
+            export_features(
+                self.door, name, tmp_path / "none" / self.out, store=tmp_path / "from.zarr", settings=self.writing
+            )
+
     def test_an_export_never_replaces_what_is_there(self, tmp_path: Path) -> None:
         (tmp_path / self.out).write_text("mine")
         with pytest.raises(StoreError, match="is there already; export to a new name"):

@@ -194,7 +194,7 @@ def _layers(text: str | None) -> tuple[int, ...] | None:
     """
     if text is None or text.strip().lower() == "all":
         return None
-    if ":" in text:
+    if ":" in text or text.strip().startswith("-"):
         raise BadOption(f"--layers {text!r}: several features have no last layer in common; write 16-21 or 6,8,10")
     return parse_layers(text, MAX_LAYER - 1)
 

@@ -121,7 +121,8 @@ def open_side(where: str | Path) -> Side:
         if not inventory.stamped:
             if inventory.others or inventory.shelves or inventory.documents - set(PAPERS):
                 raise NotAStore(
-                    f"{place.url}: no store is here (no {COMMIT_NAME}), but {len(listed):,} files; name an empty place"
+                    f"{place.url}: no store is here (no {COMMIT_NAME}), but {len(listed):,} files; name the store "
+                    "itself, or an empty place where one is to be made"
                 )
             return Side(place, inventory, None)
         if isinstance(place, FolderPlace):

@@ -12,6 +12,7 @@ import itertools
 import posixpath
 import secrets
 import shlex
+import socket
 import stat
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
@@ -151,6 +152,8 @@ class SshPlace:
         if isinstance(error, asyncssh.PermissionDenied):
             advice = "ssh to it must work without a password: load your key into the agent, or name it in ~/.ssh/config"
             return PlaceError(self.url, "no permission to log in", advice)
+        if isinstance(error, socket.gaierror):
+            return PlaceError(self.url, "no such host is known", "correct the URL, or name the host in ~/.ssh/config")
         if isinstance(error, asyncssh.SFTPPermissionDenied):
             return PlaceError(self.url, "no permission for this folder", "ask its owner, or name another")
         if isinstance(error, asyncssh.SFTPError) and not isinstance(

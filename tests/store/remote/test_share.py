@@ -143,8 +143,9 @@ def test_some_layers_travel_alone_and_the_copy_is_whole(here: Path, url: str, tm
     push_store(here, url)
     pull_store(url, tmp_path / "copy.zarr", layers="1-2")
     assert cells(tmp_path / "copy.zarr") == cells(here)
-    with pytest.raises(BadOption, match="no last layer in common; write 16-21"):
-        push_store(here, url, layers="-2:")
+    for layers in ("-2:", "-1"):
+        with pytest.raises(BadOption, match="no last layer in common; write 16-21"):
+            push_store(here, url, layers=layers)
 
 
 def test_of_some_clips_nothing_else_travels(here: Path, url: str, tmp_path: Path) -> None:
@@ -194,6 +195,14 @@ def test_clips_may_be_those_of_a_manifest_behind_a_url(here: Path, tmp_path: Pat
         file.write("clip_id\nc1\n")
     assert push_store(here, tmp_path / "there.zarr", clips="memory://lists/clips.csv").segments == 2
     assert set(labels(tmp_path / "there.zarr")) == {"c1"}
+
+
+def test_of_many_clips_that_are_known_an_error_names_some(tmp_path: Path) -> None:
+    name_clips(tmp_path / "here", range(1000))
+    with pytest.raises(
+        UnknownName, match=r"clip 'nobody' is not known.*\n  known: c0, .* and 900 more\n  the roster of"
+    ):
+        push_store(tmp_path / "here", tmp_path / "there", clips=["nobody"])
 
 
 def test_some_clips_are_pulled_alone(here: Path, url: str, tmp_path: Path) -> None:
@@ -275,7 +284,7 @@ def test_a_damaged_segment_is_named_and_left_out(here: Path, url: str, tmp_path:
 
 def test_a_place_with_other_things_is_left_alone(here: Path, url: str) -> None:
     open_place(url).create({"thesis.tex": b"all of it"})
-    with pytest.raises(NotAStore, match=r"no store is here \(no zarr\.json\), but 1 files; name an empty place"):
+    with pytest.raises(NotAStore, match=r"no store is here \(no zarr\.json\), but 1 files; name the store itself"):
         push_store(here, url)
     with pytest.raises(NotAStore, match="no store is here"):
         pull_store(url, here)

@@ -93,6 +93,11 @@ def test_a_host_that_is_not_there_is_told(clean_environment: None, hasty: Patien
         pytest.raises(PlaceError, match=r"^ssh://127\.0\.0\.1:1/x: cannot be reached: .*; do it again later"),
     ):
         list(place.files())
+    with (
+        closing(open_place("ssh://nohost.invalid/x")) as place,
+        pytest.raises(PlaceError, match=r"^ssh://nohost\.invalid/x: no such host is known; correct the URL"),
+    ):
+        list(place.files())
     for url in ("ssh:///x", "ssh://host", "ssh://-oProxyCommand=x/y"):
         with pytest.raises(BadOption, match=r"write ssh://\[user@\]host\[:port\]/path"):
             open_place(url)
