@@ -1,6 +1,6 @@
 """The store against a memory map of the same bytes, and against what else one might keep features in.
 
-    python benchmarks/store.py [--clips 200000] [--folder DIR]
+    python benchmarks/store.py [--clips 200000] [--folder DIR] [--only commit | full | layer | opening ...]
 
 Prints one table of the bars that the store must reach and one of rivals, all measured in this run: h5py, lmdb and lance
 take part where they are installed. Needs 12 times the features' size on the disk (5 GB for 200,000 clips) while it
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -332,11 +332,33 @@ def memory(folder: Path, clips: int, bars: Bars) -> None:
     bars.rows.append([what, f"{grown / 2**20:.0f} MB", against, f"+ {beyond:.0f} MB", "<= + 64 MB", met])
 
 
+PARTS = ("commit", "full", "layer", "opening")
+
+
+def measured(folder: Path, clips: int, parts: Collection[str], bars: Bars) -> list[list[str]]:
+    """Measure some parts, in this order; returns the rivals' table, empty where they had no part."""
+    rivals: list[list[str]] = []
+    if "commit" in parts:
+        committing(folder, 1, bars)
+        committing(folder, 6, bars)
+    if "full" in parts:
+        rivals = full_and_random(folder, clips, bars)
+        cold_rows(folder, clips, bars)
+    if "layer" in parts:
+        cold_layer(folder, max(1, clips // 5), bars)
+    if "opening" in parts:
+        opening(folder, max(1, clips // 40), bars)
+    if "full" in parts:
+        memory(folder, clips, bars)
+    return rivals
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=200_000, help="how many; less for a quick look")
     parser.add_argument("--folder", type=Path, help="where to work; left out: a temporary folder")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="some parts; left out: all")
     arguments = parser.parse_args()
     bars, started = Bars(), time.monotonic()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
@@ -344,16 +366,11 @@ def main() -> None:
         needed = 12 * arguments.clips * DIM * 2
         if (free := shutil.disk_usage(folder).free) < needed:
             parser.error(f"{folder.parent}: {free / 2**30:.1f} GB free, {needed / 2**30:.1f} GB needed; see --folder")
-        committing(folder, 1, bars)
-        committing(folder, 6, bars)
-        rivals = full_and_random(folder, arguments.clips, bars)
-        cold_rows(folder, arguments.clips, bars)
-        cold_layer(folder, max(1, arguments.clips // 5), bars)
-        opening(folder, max(1, arguments.clips // 40), bars)
-        memory(folder, arguments.clips, bars)
+        rivals = measured(folder, arguments.clips, arguments.only, bars)
     print(f"{time.monotonic() - started:.0f} s, ", end="")
     print(f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}")
-    print(f"\n{table(bars.rows)}\n\n{table(rivals)}")
+    for rows in filter(None, (bars.rows, rivals)):
+        print(f"\n{table(rows)}")
 
 
 if __name__ == "__main__":

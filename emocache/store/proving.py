@@ -1,9 +1,10 @@
 """Reading a file whole and proving it on the way.
 
 It is read piece by piece: a piece is proved, and copied where it belongs, while it still lies in the processor's cache,
-and the kernel, which sees small reads follow each other, asks the disk ahead in large ones. Measured on 82 MB in 5
-files, two threads, nothing in the page cache: 34 ms so, 54 ms in pieces of 4 MB, 50 ms where the files were asked for
-before (`POSIX_FADV_WILLNEED`, which fills the page cache page by page).
+and the kernel, which sees small reads follow each other, asks the disk ahead and keeps what comes in large folios. Of a
+cold chunk of 16 MB 6 % of the pages were single ones of 4 KB then, 13 % in pieces of 1 MB, 51 % read in one call, and
+77 % where it was asked for ahead (`POSIX_FADV_WILLNEED`). Reading 82 MB cold cost 32 ms of the processors in pieces of
+512 KB, 33 of 256 KB, 36 of 1 MB, 40 of 2 MB (ext4, Linux 6.18).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from emocache.store.codecs import checksum
 
-PIECE_BYTES = 256 * 2**10
+PIECE_BYTES = 512 * 2**10
 
 
 @dataclass
