@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from emocache.doors.door import Row
+from emocache.doors.door import Incoming, Row
 from emocache.spec import MODALITIES, Modality, is_ragged
 from emocache.store import Feature
 
@@ -63,6 +64,37 @@ def read_about(text: str) -> Origin:
     read = next((word for word in MODALITIES if word == modality), None)
     frames = is_ragged(pooling)
     return Origin(name, layers, read, "unknown" if frames else pooling, frames, {"from": known})
+
+
+def clip_arrays(
+    rows: Sequence[Row],
+    root: Path,
+    files: Sequence[Path],
+    *,
+    name: str,
+    note: str,
+    frames: bool,
+    chosen: Mapping[str, Any],
+    columns: Mapping[str, Mapping[str, Any]],
+) -> Incoming:
+    """What a door finds that keeps an array a clip, of any number of axes, and a note of where they come from.
+
+    name: of the feature, unless the note has one; frames: the user says that the first of two axes is time
+    chosen: what of the files was read, for the recipe
+    """
+    origin = read_about(note)
+    return Incoming(
+        rows,
+        root,
+        files,
+        origin.name or name,
+        frames=are_frames(rows, frames),
+        layers=origin.layers_of(next((row.shape for row in rows if row.shape), ())),
+        modality=origin.modality,
+        pooling=origin.pooling,
+        facts={**chosen, **origin.facts},
+        columns=columns,
+    )
 
 
 def are_frames(rows: Sequence[Row], asked: bool) -> bool:

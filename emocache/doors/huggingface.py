@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emocache.doors.about import about, are_frames, read_about
+from emocache.doors.about import about, clip_arrays
 from emocache.doors.arrow import CLIP_ID, EMBEDDING, clip_columns, clip_table
 from emocache.doors.arrow_rows import is_lists_of_numbers, list_rows, read_table
 from emocache.doors.documents import as_map, is_plain_name, read_json
@@ -63,17 +63,14 @@ class DatasetsDoor:
                 chosen.append(self._numbers(table, path))
                 rows += list_rows(ids, table[chosen[-1]], path)
                 columns |= self._columns(table, ids, info.get("features"), split)
-        origin = read_about(note)
-        return Incoming(
+        return clip_arrays(
             rows,
             source,
             files,
-            origin.name or source.name,
-            frames=are_frames(rows, self.frames),
-            layers=origin.layers_of(next((row.shape for row in rows if row.shape), ())),
-            modality=origin.modality,
-            pooling=origin.pooling,
-            facts={"columns": list(dict.fromkeys(chosen)), "id": self.clip_id, **origin.facts},
+            name=source.name,
+            note=note,
+            frames=self.frames,
+            chosen={"columns": list(dict.fromkeys(chosen)), "id": self.clip_id},
             columns=columns,
         )
 

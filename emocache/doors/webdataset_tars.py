@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emocache.doors.about import about, are_frames, read_about
+from emocache.doors.about import about, clip_arrays
 from emocache.doors.documents import parse_json
 from emocache.doors.door import Incoming, Outgoing, Row, only_one
 from emocache.doors.numpy_files import read_header
@@ -71,17 +71,14 @@ class WebDatasetDoor:
                 f"{source}: no file in it is called <clip>.{self.extension}; it has the extensions "
                 f"{', '.join(sorted(strangers)[:10]) or 'none'}; name that of the numbers, as in --set extension=NAME"
             )
-        origin = read_about(note)
-        return Incoming(
+        return clip_arrays(
             rows,
             source,
             files,
-            origin.name or source.stem,
-            frames=are_frames(rows, self.frames),
-            layers=origin.layers_of(next((row.shape for row in rows if row.shape), ())),
-            modality=origin.modality,
-            pooling=origin.pooling,
-            facts={"extension": self.extension.lower(), **origin.facts},
+            name=source.stem,
+            note=note,
+            frames=self.frames,
+            chosen={"extension": self.extension.lower()},
             columns=columns,
         )
 

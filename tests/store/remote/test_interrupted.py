@@ -19,12 +19,14 @@ import pytest
 
 from emocache.errors import DamagedStore, PlaceError
 from emocache.store import open_store
+from emocache.store.remote import put_up
 from emocache.store.remote.carrying import carry_all
 from emocache.store.remote.landing import ADVICE
 from emocache.store.remote.share import pull_store, push_store, sync_store
+from emocache.store.remote.sides import Side, opened_again
 from emocache.store.upkeep.verify import verify_store
 
-from ..filling import cells, fill, segments
+from ..filling import cells, fill, name_clips, segments
 from ..forge import forge
 from .s3_server import WHEN, Request, Server, always
 
@@ -170,18 +172,67 @@ def test_two_who_push_at_once_lose_nothing(kind: str, tmp_path: Path, request: p
     assert [sync_store(path, there).pushed.segments for path in stores] == [0, 0]
 
 
+def test_rows_that_others_put_up_meanwhile_are_joined_with_ours(
+    odd_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one clip each side knows a column. They come between our look and our next, so nobody has joined the two."""
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    name_clips(ours, [0], {"label": "joy"})
+    name_clips(theirs, [0], {"speaker": "anna"})
+    turns = []
+
+    def meanwhile(side: Side) -> Side:
+        turns.append(side)
+        if len(turns) == 1:
+            for file in theirs.glob("roster/*-*/*"):
+                odd_server.objects[f"bucket/store/{file.relative_to(theirs)}"] = file.read_bytes()
+        return opened_again(side)
+
+    monkeypatch.setattr(put_up, "opened_again", meanwhile)
+    push_store(ours, URL)
+    (row,) = open_store(URL).roster
+    assert (row["label"], row["speaker"]) == ("joy", "anna")
+    assert len(turns) == 2
+
+
+def test_who_is_overtaken_again_and_again_is_told(
+    odd_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name_clips(tmp_path / "ours", [0])
+    turns = itertools.count()
+
+    def meanwhile(side: Side) -> Side:
+        theirs = tmp_path / f"theirs{next(turns)}"
+        name_clips(theirs, [1])
+        for file in theirs.glob("roster/*-*/*"):
+            odd_server.objects[f"bucket/store/{file.relative_to(theirs)}"] = file.read_bytes()
+        return opened_again(side)
+
+    monkeypatch.setattr(put_up, "opened_again", meanwhile)
+    with pytest.raises(PlaceError, match="others keep changing the roster; do it again when they are done"):
+        push_store(tmp_path / "ours", URL)
+    assert next(turns) == put_up.ROUNDS
+
+
 def test_a_half_file_under_a_right_name_is_not_believed_and_not_replaced(odd_server: Server, tmp_path: Path) -> None:
     here = make(tmp_path / "here", 2)
     push_store(here, URL)
     whole = dict(odd_server.objects)
     committed = sorted(name for name in whole if "/segments/" in name and name.count("/") == 6 and "zarr.json" in name)
     victim = committed[0].rpartition("/")[0]
-    for spoil in (lambda data: data[:-1], lambda data: bytes(len(data))):
+    spoils: list[tuple[str, Callable[[bytes], bytes]]] = [
+        ("c.0.1.0", lambda data: data[:-1]),
+        ("c.0.1.0", lambda data: bytes(len(data))),
+        ("c.0.1.0", lambda data: data + b"and more"),
+        ("c.9.9.9", lambda data: data),  # of whoever cuts its chunks otherwise
+    ]
+    for number, (name, spoil) in enumerate(spoils):
         odd_server.objects = dict(whole)
         del odd_server.objects[f"{victim}/zarr.json"]
-        odd_server.objects[f"{victim}/c.0.1.0"] = spoil(whole[f"{victim}/c.0.1.0"])
+        odd_server.objects[f"{victim}/{name}"] = spoiled = spoil(whole[f"{victim}/c.0.1.0"])
         push_store(here, URL)
-        copy = tmp_path / f"copy{len(odd_server.objects[f'{victim}/c.0.1.0'])}"
+        assert odd_server.objects[f"{victim}/{name}"] == spoiled
+        copy = tmp_path / f"copy{number}"
         pull_store(URL, copy)
         assert cells(copy) == cells(here)
         assert not verify_store(copy).faults

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from emocache.errors import BadOption, DamagedStore, MissingThere, PlaceError, UnknownName
-from emocache.store.remote import place
+from emocache.store.remote import patience, place
+from emocache.store.remote.patience import Passing, persist
 from emocache.store.remote.place import Entry, is_plain, open_place
 
 
@@ -106,3 +107,50 @@ def test_a_strange_scheme_is_answered_with_the_known_ones() -> None:
         open_place("ftp://host/x")
     with pytest.raises(BadOption, match="write file:/// and a whole path"):
         open_place("file://elsewhere/x")
+
+
+class Clock:
+    """Time that passes only where somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now, self.pauses = 0.0, list[float]()
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.pauses.append(seconds)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(patience, "time", found)
+    return found
+
+
+def asked(after_s: float = 0) -> int:
+    """How often what never passes is asked for."""
+    turns = []
+
+    def ask() -> None:
+        turns.append(0)
+        raise Passing(PlaceError("s3://b", "busy", "wait"), after_s)
+
+    with pytest.raises(PlaceError, match=r"^s3://b: busy; wait$"):
+        persist(ask)
+    return len(turns)
+
+
+def test_what_does_not_pass_is_asked_for_nine_times_with_pauses_that_double(clock: Clock) -> None:
+    assert asked() == 1 + patience.CURRENT.retries == 9
+    for turn, pause in enumerate(clock.pauses):
+        longest = min(0.1 * 2**turn, 15)
+        assert longest / 2 <= pause <= longest
+
+
+def test_waiting_has_an_end_also_where_a_place_asks_for_long_pauses(clock: Clock) -> None:
+    assert asked(after_s=50) == 4
+    assert clock.pauses == [50, 50, 50]
+    assert asked(after_s=1000) == 1

@@ -7,6 +7,7 @@ import pytest
 
 from emocache.errors import BadOption, PlaceError
 from emocache.store.remote import place
+from emocache.store.remote import ssh as ssh_module
 from emocache.store.remote.patience import Patience
 from emocache.store.remote.place import Entry, open_place
 from emocache.store.remote.ssh import SshPlace
@@ -51,7 +52,9 @@ def test_a_listing_without_an_end_is_broken_off(ssh: str, monkeypatch: pytest.Mo
                 list(there.files(top))
 
 
-def test_a_host_whose_key_is_not_known_is_not_talked_to(ssh: str, tmp_path: Path, sshd: tuple[Path, int]) -> None:
+def test_a_host_whose_key_is_not_known_is_not_talked_to(
+    ssh: str, tmp_path: Path, sshd: tuple[Path, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = tmp_path / "home" / ".ssh"
     right = (settings / "known_hosts").read_text()
     other = (sshd[0] / "stranger.pub").read_text()
@@ -64,8 +67,15 @@ def test_a_host_whose_key_is_not_known_is_not_talked_to(ssh: str, tmp_path: Path
             pytest.raises(PlaceError, match=r"^ssh://lab/.*: the host's key is not"),
         ):
             place.create({"x": b""})
-    (settings / "known_hosts").write_text(right)
+    (settings / "known_hosts").unlink()
     (settings / "config").write_text(config)
+    monkeypatch.setattr(ssh_module, "KNOWN_HOSTS", ("~/.ssh/known_hosts",))  # whatever the machine knows
+    with (
+        closing(open_place(ssh)) as place,
+        pytest.raises(PlaceError, match=r"^ssh://lab/.*: the host's key is not known"),
+    ):
+        place.create({"x": b""})
+    (settings / "known_hosts").write_text(right)
     assert not (tmp_path / "there").exists()
 
 
