@@ -25,6 +25,7 @@ from emocache.extract.media.audio import AudioDecoder
 from emocache.extract.media.pictures import Pictures
 from emocache.extract.media.pixels import Pixels
 from emocache.extract.media.video import FrameSampler
+from emocache.extract.views import reader
 from emocache.extract.views.pictures import PictureReader
 from emocache.spec import Decoded, Shared, Source
 
@@ -167,6 +168,23 @@ def test_faces_are_detected_once_for_all_who_look_at_them(tmp_path: Path, monkey
     assert sum(searched) == 8
     assert [decoded.size for decoded in found] == [8] * 5
     assert [decoded.facts.get("faces") for decoded in found] == [8, 8, 8, 8, None]
+
+
+def test_how_many_frames_wait_for_their_faces_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "face.mp4", [faces((10 + k, 20, 30, 180 + k)) for k in range(50)], STEADY)
+    decoders = [face_reader(25), PictureReader(FrameSampler(count=25), SMALL), BoxReader(FrameSampler(7), Bright())]
+    found = []
+    for most in (0, 200_000, 10**9):
+        monkeypatch.setattr(reader, "WAITING_BYTES", most)
+        found.append([(one.payload.tobytes(), one.facts) for one in decoded_together(path, *decoders)])
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_detector_that_fails_fails_the_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "face.mp4", [faces((40, 20, 30, 220))] * 50, STEADY)
+    monkeypatch.setattr(Bright, "detect", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        read(face_reader(8), path)
 
 
 def test_a_file_without_sound_fails_who_listens_and_not_who_looks(tmp_path: Path) -> None:
@@ -418,6 +436,7 @@ from pathlib import Path
 from emocache.extract.media.pictures import Pictures
 from emocache.extract.media.pixels import Pixels
 from emocache.extract.media.video import FrameSampler
+from emocache.extract.views import reader
 from emocache.extract.views.pictures import PictureReader
 from emocache.spec import Source
 decoded = PictureReader(FrameSampler(4), Pixels((32, 32)))(Source("video", Path(sys.argv[1])))
