@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import emocache
 from emocache.errors import MediaError, NoStream
 from emocache.extract.encoders.face_boxes import BoxReader, FaceBoxes
 from emocache.extract.encoders.face_hog import FaceCrops
@@ -31,6 +32,7 @@ from emocache.spec import Decoded, Shared, Source
 
 from .bright import Bright, faces
 from .video_files import cut, every_ms, number, numbered, portrait, turn, write_sound, write_video
+from .vision_models import save
 
 STEADY = every_ms(40, 50)
 AS_IS = Pixels((64, 96))
@@ -520,3 +522,35 @@ def test_damaged_files_are_decoded_or_fail_by_name(tmp_path: Path) -> None:
 def test_three_hundred_damaged_files_are_decoded_or_fail_by_name(tmp_path: Path) -> None:
     found = survives(tmp_path, 300, seed=1)
     assert (found["nameless"], found["heard otherwise"], found["seen"] + found["unseen"]) == (0, 0, 300)
+
+
+def ledger_of_damaged(folder: Path, count: int, seed: int) -> list[dict[str, Any]]:
+    """Extract damaged files in one call; the ledger's rows, in which nothing is missing and nothing unnamed."""
+    save("clip", folder / "small-clip")
+    manifest = folder / "clips.csv"
+    names = [path.name for path in damaged(folder, count, seed)]
+    manifest.write_text("clip_id,path\n" + "".join(f"{name},{name}\n" for name in names))
+    extraction = emocache.extract_features(
+        f"{folder / 'small-clip'}", clips=manifest, store=folder / "features.zarr",
+        frames=4, device="cpu", workers=2, clip_timeout_s=60.0,
+    )  # fmt: skip
+    (feature,) = emocache.open_store(folder / "features.zarr").features.values()
+    ledger = feature.ledger()
+    assert sorted(ledger) == sorted(names)
+    good = {name for name, row in ledger.items() if row["status"] == "ok"}
+    assert good == set(feature.held()) == set(names) - set(extraction.failed)
+    assert np.isfinite(feature.read()).all()
+    for name in set(names) - good:
+        row = ledger[name]
+        assert (row["status"], row["stage"]) == ("failed", "decode")
+        assert row["error"] in {"MediaError", "NoStream"}
+        assert name in row["message"] or "time stamps jump" in row["message"]
+        assert row["message"] == extraction.failed[name].replace(f"{folder}/", "")
+    return list(ledger.values())
+
+
+def test_of_three_hundred_damaged_files_each_has_its_row_in_the_ledger(tmp_path: Path) -> None:
+    """And no process died, or hung, on any of them: that would be another error."""
+    rows = ledger_of_damaged(tmp_path, 300, seed=2)
+    assert min(sum(row["status"] == status for row in rows) for status in ("ok", "failed")) > 30
+    assert sum(bool(row.get("facts", {}).get("truncated")) for row in rows) > 10
