@@ -7,14 +7,16 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from emocache.errors import UnknownName, WeightsError
-from emocache.extract.faces import model_file
+from emocache.extract.faces import blazeface, model_file
 from emocache.extract.faces.detectors import DETECTORS, FaceDetector, detector
+from emocache.extract.faces.quiet import quiet
 from emocache.extract.faces.track import (
     Face,
     Square,
@@ -104,22 +106,86 @@ def test_mtcnn_leaves_torch_s_threads_as_they_were() -> None:
     torch.set_num_threads(before)
 
 
+SIZES = [(16 + 3 * k, 90 - 2 * k) for k in range(40)]
+"""So many that MediaPipe's buffers come to lie everywhere: it warns once a process, of the first one it dislikes."""
+
+
 @pytest.mark.shared
-@pytest.mark.parametrize("ending", ["", "; sys.kept = blazeface._network(str(model_file()), 50, os.getpid())"])
-def test_mediapipe_is_silent_on_stderr(shared: Path, tmp_path: Path, ending: str) -> None:
-    """Its C++ tells of accelerators on every start, and a network that outlives MediaPipe's own modules fails in its
-    ``__del__``; a worker's stderr should be for errors.
+@pytest.mark.parametrize(
+    ("warm_ups", "ending"), [(20, ""), (0, "; sys.kept = blazeface._network(str(model_file()), 50, os.getpid())")]
+)
+def test_mediapipe_is_silent_on_stderr(shared: Path, tmp_path: Path, warm_ups: int, ending: str) -> None:
+    """Its C++ tells of accelerators on every start, and of a buffer's address when chance will have it; and a network
+    that outlives MediaPipe's own modules fails in its ``__del__``. A worker's stderr should be for errors.
     """
     code = (
-        "import os, sys; import numpy as np; from emocache.extract.faces import blazeface; "
-        "from emocache.extract.faces.model_file import model_file; "
-        "print(blazeface.MediaPipe().detect([np.zeros((64, 64, 3), np.uint8)]))" + ending
+        "import os, sys; import numpy as np; from emocache.extract.faces import blazeface, quiet; "
+        f"from emocache.extract.faces.model_file import model_file; blazeface._WARM_UPS = {warm_ups}; "
+        f"found = blazeface.MediaPipe().detect([np.zeros((*size, 3), np.uint8) for size in {SIZES}]); "
+        "print(any(found), quiet.said_all())" + ending
     )
     environment = os.environ | {model_file.VARIABLE: str(shared / MODEL), "MPLCONFIGDIR": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], env=environment, capture_output=True, text=True, check=True
     )
-    assert (done.stdout, done.stderr) == ("[[]]\n", "")
+    assert (done.stdout, done.stderr) == ("False True\n", "")
+
+
+def test_what_others_say_while_mediapipe_is_held_back_comes_out_after(capfd: pytest.CaptureFixture[str]) -> None:
+    with quiet():
+        os.write(2, b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\nmine\n")
+        os.write(2, b"W0000 00:00:1795270731.683092    6754 face.cc:1418] It is late.\nmine, INFO: not the log's\n")
+        assert capfd.readouterr().err == ""
+    assert capfd.readouterr().err == "mine\nmine, INFO: not the log's\n"
+
+
+def test_what_mediapipe_says_before_it_fails_comes_out(capfd: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        os.write(2, b"INFO: the reason\n")
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"), quiet():
+        fail()
+    assert capfd.readouterr().err == "INFO: the reason\n"
+
+
+@pytest.fixture
+def network(shared: Path, monkeypatch: pytest.MonkeyPatch) -> blazeface._Network:
+    """MediaPipe's network."""
+    monkeypatch.setenv(model_file.VARIABLE, str(shared / MODEL))
+    return blazeface._network(str(model_file.model_file()), 50, os.getpid())
+
+
+def in_numbers(faces: list[Face]) -> list[tuple[object, ...]]:
+    return [(*one.box, one.confidence, *one.landmarks.ravel().tolist()) for one in faces]
+
+
+@pytest.mark.shared
+def test_mediapipe_s_c_functions_find_what_its_python_finds(
+    network: blazeface._Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the last bit, in frames with one face, two and none. Python is asked where the C functions report an error, to
+    say it in words, and in a version that hides them.
+    """
+    (small,) = portrait([60])
+    noise = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
+    frames = [*portrait([40, 80, 120]), small.repeat(3, axis=0).repeat(3, axis=1), np.hstack([small, small]), noise]
+    found = [in_numbers(network.faces(frame)) for frame in frames]
+    assert [len(faces) for faces in found] == [1, 1, 1, 1, 2, 0]
+    assert found == [in_numbers(network.faces_by_python(frame)) for frame in frames]
+    monkeypatch.setattr(network, "_faces_by_c", lambda _: None)
+    assert found == [in_numbers(network.faces(frame)) for frame in frames]
+    monkeypatch.setattr(network, "_faces_by_c", lambda _: pytest.fail("was asked"))
+    monkeypatch.setattr(network, "_library", None)
+    assert found == [in_numbers(network.faces(frame)) for frame in frames]
+
+
+@pytest.mark.shared
+def test_two_threads_may_ask_mediapipe_at_once(network: blazeface._Network) -> None:
+    frames = portrait(list(range(40, 120, 2)))
+    expected = [in_numbers(network.faces(frame)) for frame in frames]
+    with ThreadPoolExecutor(2) as threads:
+        assert [in_numbers(faces) for faces in threads.map(network.faces, frames)] == expected
 
 
 def test_a_broken_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

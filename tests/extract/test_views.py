@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import emocache
 from emocache.errors import MediaError, NoStream
 from emocache.extract.encoders.face_boxes import BoxReader, FaceBoxes
 from emocache.extract.encoders.face_hog import FaceCrops
@@ -25,11 +26,13 @@ from emocache.extract.media.audio import AudioDecoder
 from emocache.extract.media.pictures import Pictures
 from emocache.extract.media.pixels import Pixels
 from emocache.extract.media.video import FrameSampler
+from emocache.extract.views import reader
 from emocache.extract.views.pictures import PictureReader
 from emocache.spec import Decoded, Shared, Source
 
 from .bright import Bright, faces
 from .video_files import cut, every_ms, number, numbered, portrait, turn, write_sound, write_video
+from .vision_models import save
 
 STEADY = every_ms(40, 50)
 AS_IS = Pixels((64, 96))
@@ -167,6 +170,23 @@ def test_faces_are_detected_once_for_all_who_look_at_them(tmp_path: Path, monkey
     assert sum(searched) == 8
     assert [decoded.size for decoded in found] == [8] * 5
     assert [decoded.facts.get("faces") for decoded in found] == [8, 8, 8, 8, None]
+
+
+def test_how_many_frames_wait_for_their_faces_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "face.mp4", [faces((10 + k, 20, 30, 180 + k)) for k in range(50)], STEADY)
+    decoders = [face_reader(25), PictureReader(FrameSampler(count=25), SMALL), BoxReader(FrameSampler(7), Bright())]
+    found = []
+    for most in (0, 200_000, 10**9):
+        monkeypatch.setattr(reader, "WAITING_BYTES", most)
+        found.append([(one.payload.tobytes(), one.facts) for one in decoded_together(path, *decoders)])
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_detector_that_fails_fails_the_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "face.mp4", [faces((40, 20, 30, 220))] * 50, STEADY)
+    monkeypatch.setattr(Bright, "detect", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        read(face_reader(8), path)
 
 
 def test_a_file_without_sound_fails_who_listens_and_not_who_looks(tmp_path: Path) -> None:
@@ -418,6 +438,7 @@ from pathlib import Path
 from emocache.extract.media.pictures import Pictures
 from emocache.extract.media.pixels import Pixels
 from emocache.extract.media.video import FrameSampler
+from emocache.extract.views import reader
 from emocache.extract.views.pictures import PictureReader
 from emocache.spec import Source
 decoded = PictureReader(FrameSampler(4), Pixels((32, 32)))(Source("video", Path(sys.argv[1])))
@@ -501,3 +522,35 @@ def test_damaged_files_are_decoded_or_fail_by_name(tmp_path: Path) -> None:
 def test_three_hundred_damaged_files_are_decoded_or_fail_by_name(tmp_path: Path) -> None:
     found = survives(tmp_path, 300, seed=1)
     assert (found["nameless"], found["heard otherwise"], found["seen"] + found["unseen"]) == (0, 0, 300)
+
+
+def ledger_of_damaged(folder: Path, count: int, seed: int) -> list[dict[str, Any]]:
+    """Extract damaged files in one call; the ledger's rows, in which nothing is missing and nothing unnamed."""
+    save("clip", folder / "small-clip")
+    manifest = folder / "clips.csv"
+    names = [path.name for path in damaged(folder, count, seed)]
+    manifest.write_text("clip_id,path\n" + "".join(f"{name},{name}\n" for name in names))
+    extraction = emocache.extract_features(
+        f"{folder / 'small-clip'}", clips=manifest, store=folder / "features.zarr",
+        frames=4, device="cpu", workers=2, clip_timeout_s=60.0,
+    )  # fmt: skip
+    (feature,) = emocache.open_store(folder / "features.zarr").features.values()
+    ledger = feature.ledger()
+    assert sorted(ledger) == sorted(names)
+    good = {name for name, row in ledger.items() if row["status"] == "ok"}
+    assert good == set(feature.held()) == set(names) - set(extraction.failed)
+    assert np.isfinite(feature.read()).all()
+    for name in set(names) - good:
+        row = ledger[name]
+        assert (row["status"], row["stage"]) == ("failed", "decode")
+        assert row["error"] in {"MediaError", "NoStream"}
+        assert name in row["message"] or "time stamps jump" in row["message"]
+        assert row["message"] == extraction.failed[name].replace(f"{folder}/", "")
+    return list(ledger.values())
+
+
+def test_of_three_hundred_damaged_files_each_has_its_row_in_the_ledger(tmp_path: Path) -> None:
+    """And no process died, or hung, on any of them: that would be another error."""
+    rows = ledger_of_damaged(tmp_path, 300, seed=2)
+    assert min(sum(row["status"] == status for row in rows) for status in ("ok", "failed")) > 30
+    assert sum(bool(row.get("facts", {}).get("truncated")) for row in rows) > 10

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -21,10 +22,10 @@ from emocache.extract.media.pixels import Rgb
 from emocache.extract.media.video import Frame, FrameSampler, VideoPass, open_file
 from emocache.spec import Decoded, Shared, Source
 
-PART_FRAMES = 2
-"""Frames that are handed on together, while the next are decoded; a detector may want more."""
 PART_BYTES = 100_000_000
-"""A part is closed before it holds more: four frames of 4K."""
+"""Frames that a detector is given at once take no more: four of 4K."""
+WAITING_BYTES = 20_000_000
+"""Frames whose faces are looked for while the next are decoded take little more: 64 of 360 x 288."""
 
 
 @runtime_checkable
@@ -105,9 +106,9 @@ def read_clip(
     """
     samplers = list(dict.fromkeys(reader.sampler for reader in readers))
     video = VideoPass(samplers, source, sound, file)
-    with ThreadPoolExecutor(1, "find") as finder, ThreadPoolExecutor(1, "look") as looker:
+    with ThreadPoolExecutor(1, "faces") as helper:
         desks = [
-            _Desk([one for one in readers if one.sampler == sampler], finder, looker, _faces_of(sampler, held))
+            _Desk([one for one in readers if one.sampler == sampler], helper, _faces_of(sampler, held))
             for sampler in samplers
         ]
         for number, frame in video:
@@ -124,72 +125,98 @@ def _faces_of(sampler: FrameSampler, held: Mapping[FacesOf, HeldFaces]) -> Mappi
     return {faces.detector: rows for faces, rows in held.items() if faces.sampler == sampler}
 
 
+Faces = Mapping[FaceDetector | None, list[list[Face]]]
+"""Of some frames: what each detector found in each of them."""
+Looks = Mapping[FrameReader, list[Any]]
+"""What each reader keeps of each of some frames."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Some frames that follow each other, and what the helper makes of them."""
+
+    frames: Sequence[Rgb]
+    seen: Future[tuple[Faces, Looks]]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(frame.nbytes for frame in self.frames)
+
+
 class _Desk:
     """The readers of one sampler, and what they keep.
 
-    finder, looker: one thread each: while the caller decodes, one finds the faces of the frames before, and the other
-        shows readers those before them
+    helper: one thread. While the caller decodes, it finds the faces of the frames before, and shows frames to readers
+        that need no faces. To the others the caller shows them, since one core decodes in less time than another finds.
     held: faces that need not be found
     """
 
     def __init__(
         self,
         readers: Sequence[FrameReader],
-        finder: ThreadPoolExecutor,
-        looker: ThreadPoolExecutor,
+        helper: ThreadPoolExecutor,
         held: Mapping[FaceDetector | None, HeldFaces],
     ) -> None:
         self.readers = readers
+        self._helper = helper
         self._held = held
-        self._finder, self._looker = finder, looker
-        self._working: deque[Future[None]] = deque()
         self._part: list[Frame] = []
+        self._waiting: deque[_Part] = deque()
         self._times_s: list[float] = []
         self._kept: dict[FrameReader, list[list[Any]]] = {reader: [] for reader in readers}
         self._faces: dict[FaceDetector | None, list[list[Face]]] = {reader.detector: [] for reader in readers}
-        self._most = max([PART_FRAMES, *(detector.batch for detector in self._faces if detector is not None)])
+        self._most = max(1 if detector is None else detector.batch for detector in self._faces)
 
     def take(self, frame: Frame) -> None:
-        """Hold a frame until its part is full."""
+        """Hold a frame until its part is full; if too many wait for what becomes of them, wait for the first."""
         self._part.append(frame)
-        if len(self._part) >= self._most or len(self._part) * frame.rgb.nbytes >= PART_BYTES:
-            self._send()
+        if len(self._part) < self._most and len(self._part) * frame.rgb.nbytes < PART_BYTES:
+            return
+        self._send()
+        while sum(part.nbytes for part in self._waiting) > WAITING_BYTES:
+            part = self._waiting.popleft()
+            self._keep(part, self._look(part))
 
     def _send(self) -> None:
-        """Have the part at hand looked at; no more than two are on the way."""
-        part, self._part = self._part, []
-        first = len(self._times_s)
+        """Give the part at hand to the helper."""
+        part, self._part, first = self._part, [], len(self._times_s)
         self._times_s += [frame.time_s for frame in part]
-        while len(self._working) > 1:
-            self._working.popleft().result()
-        found = self._finder.submit(self._find, part, first)
-        self._working.append(self._looker.submit(self._look, [frame.rgb for frame in part], found))
+        self._waiting.append(_Part([frame.rgb for frame in part], self._helper.submit(self._see, part, first)))
 
     def finish(self) -> None:
-        """Wait until all frames have been looked at."""
-        self._send()
-        while self._working:
-            self._working.popleft().result()
+        """Show readers what waits: the caller from the first part on, the helper, once it is free, from the last."""
+        if self._part:
+            self._send()
+        looks = [self._helper.submit(self._look, part) for part in reversed(self._waiting)]
+        for part, look in zip(self._waiting, reversed(looks), strict=True):
+            self._keep(part, self._look(part) if look.cancel() else look.result())
 
-    def _find(self, part: Sequence[Frame], first: int) -> Mapping[FaceDetector | None, list[list[Face]]]:
-        """The faces of some frames, held or found once for each detector. first: the number of the first of them"""
+    def _see(self, part: Sequence[Frame], first: int) -> tuple[Faces, Looks]:
+        """The faces of some frames, held or found once for each detector, and the looks of readers that need none.
+
+        first: the number of the first frame
+        """
+        frames = [frame.rgb for frame in part]
         found: dict[FaceDetector | None, list[list[Face]]] = {None: [[] for _ in part]}
         for detector in self._faces:
             if detector in self._held:
                 found[detector] = self._held[detector].at(first, [frame.time_s for frame in part])
             elif detector is not None:
-                found[detector] = [
-                    [face.stored() for face in faces] for faces in detector.detect([f.rgb for f in part])
-                ]
-        return found
+                found[detector] = [[face.stored() for face in faces] for faces in detector.detect(frames)]
+        return found, {one: [one.look(frame, ()) for frame in frames] for one in self.readers if one.detector is None}
 
-    def _look(self, frames: Sequence[Rgb], finding: Future[Mapping[FaceDetector | None, list[list[Face]]]]) -> None:
-        """Show some frames and their faces to the readers."""
-        found = finding.result()
+    def _look(self, part: _Part) -> Looks:
+        """The looks of all readers."""
+        found, seen = part.seen.result()
+        others = [reader for reader in self.readers if reader.detector is not None]
+        return {**seen, **{one: list(map(one.look, part.frames, found[one.detector])) for one in others}}
+
+    def _keep(self, part: _Part, looks: Looks) -> None:
+        """Parts come in the order of time."""
         for detector, faces in self._faces.items():
-            faces += found[detector]
+            faces += part.seen.result()[0][detector]
         for reader, kept in self._kept.items():
-            kept += [reader.look(frame, faces) for frame, faces in zip(frames, found[reader.detector], strict=True)]
+            kept += looks[reader]
 
     def decoded(self, reader: FrameReader, video_facts: Mapping[str, Any]) -> Decoded:
         """The payload of one reader, with the face that is the clip's."""
