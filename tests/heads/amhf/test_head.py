@@ -71,6 +71,10 @@ def test_the_guide_comes_first_whatever_the_order_and_another_takes_its_place() 
     assert modality_order(LAYOUT, "audio") == ["audio", "video", "text"]
     assert modality_order(LAYOUT, "text") == ["text", "video", "audio"]
     assert modality_order(LAYOUT[:1], "audio") == ["video"]
+    with pytest.raises(UnknownName, match="guide 'vidio' is not known; did you mean video"):
+        modality_order(LAYOUT, "vidio")
+    with pytest.raises(UnknownName, match=r"guide 'text' is not known\n  known: audio, video\n  choose one of these"):
+        network(CrossAttentionHead, LAYOUT[:2], guide="text")
     assert network().names == ["audio", "video", "text"]
 
 
