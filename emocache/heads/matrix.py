@@ -21,6 +21,9 @@ from emocache.heads.choice import choose
 from emocache.heads.layout import Layout
 from emocache.store import Feature, Store, open_store, read_manifest
 
+_ROSTERS = frozenset({"clip_id", "keys"})
+"""What a row of the roster holds besides the manifest's columns."""
+
 
 @dataclass(frozen=True)
 class Matrix:
@@ -57,6 +60,17 @@ class Matrix:
     def column(self, name: str) -> list[str | None]:
         """One column of the manifest as text, None where it is empty."""
         return [_text(row.get(name)) for row in self.rows]
+
+    @cached_property
+    def column_names(self) -> tuple[str, ...]:
+        """The manifest's columns that any clip has, without what the roster adds."""
+        return tuple(dict.fromkeys(name for row in self.rows for name in row if name not in _ROSTERS))
+
+    @cached_property
+    def speakers(self) -> NDArray[np.str_] | None:
+        """``(clip,)``, or None unless every clip has a speaker."""
+        names = self.column("speaker")
+        return None if None in names else np.asarray(names, dtype=np.str_)
 
     def take(self, keep: Sequence[int]) -> Matrix:
         """The rows with the numbers `keep`, in that order."""

@@ -198,6 +198,24 @@ def test_a_given_split_scores_the_test_part_alone(corpus: Corpus, make_store: Ma
     assert set(run.record["recipe"]["folds"].values()) == {0, None}
 
 
+def test_speakers_on_both_sides_of_a_given_split_and_clips_without_a_speaker_are_noted(
+    corpus: Corpus, make_store: MakeStore, tmp_path: Path
+) -> None:
+    tone = Given("tone", corpus.clips, corpus.signal[:, None])
+    split = ["test" if number % 12 == 0 else "train" for number in range(72)]
+    mixed = fit_head(make_store(with_columns(corpus, split=split), tone), "linear", folds="given", out=tmp_path / "a")
+    (note,) = mixed.metrics["protocol"]["notes"]
+    assert note.startswith("6 of 6 speakers are trained on by the fold that scores them: s0, s1, s2, s3, s4 and 1")
+    assert f"note: {note}" in mixed.summary()
+    speaker = [None if number == 5 else row["speaker"] for number, row in enumerate(corpus.columns)]
+    split = ["test" if row["speaker"] in ("s4", "s5") else "train" for row in corpus.columns]
+    rows = with_columns(corpus, split=split, speaker=speaker)
+    run = fit_head(make_store(rows, tone, name="nameless.zarr"), "linear", folds="given", out=tmp_path / "b")
+    (note,) = run.metrics["protocol"]["notes"]
+    assert note.startswith("1 of 72 clips have no speaker: heads stop by clips that may share a voice")
+    assert run.metrics["protocol"]["intervals"]["over"] == "24 clips"
+
+
 def test_labels_of_a_manifest_take_the_place_of_the_rosters(store: Path, corpus: Corpus, tmp_path: Path) -> None:
     lines = [f"{clip},{row['label'] == 'joy'},x{row['speaker']}" for clip, row in zip(*_some(corpus), strict=True)]
     (tmp_path / "mine.csv").write_text("\n".join(["clip_id,label,speaker", *lines]))
