@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -76,7 +77,7 @@ def make_problem(
     strata = thirds(target.mean(axis=1)) if task == "dimensional" else target.argmax(axis=1)
     given = {name: matrix.column(name) for name in ("fold", "split")}
     folds = make_folds(rule, strata, matrix.column("speaker"), given, seed=seed)
-    notes = (*matrix.notes, *folds.notes, *_voice_notes(folds, matrix.column("speaker")))
+    notes = (*matrix.notes, *folds.notes, *_voice_notes(folds, matrix.column("speaker")), *_twin_notes(folds, matrix))
     if task == "label":
         notes += tuple(_class_gaps(folds, strata, names))
     if normalize == "speaker":
@@ -100,6 +101,17 @@ def _voice_notes(folds: Folds, speakers: list[str | None]) -> list[str]:
             "scores are those of known voices, not of new ones"
         )
     return notes
+
+
+def _twin_notes(folds: Folds, matrix: Matrix) -> Iterator[str]:
+    """What a reader should know where two clips have the very same numbers: one clip under two names."""
+    digests = [hashlib.blake2b(row, digest_size=16).hexdigest() for row in matrix.values]
+    both = set(folds.on_both_sides(digests))
+    if twins := [clip for clip, digest in zip(matrix.clips, digests, strict=True) if digest in both]:
+        yield (
+            f"{len(twins)} clips have the very same features as a clip on the other side of their fold: {some(twins)}; "
+            "what is scored was trained on, under another name"
+        )
 
 
 # --- columns ---------------------------------------------------------------------------------------------------------
