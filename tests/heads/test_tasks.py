@@ -227,11 +227,17 @@ def test_oracle_and_calibration_stand_in_the_metrics(two_modalities: Path, tmp_p
 def test_learned_layer_weights_are_told(corpus: Corpus, make_store: MakeStore, tmp_path: Path) -> None:
     noise = np.random.default_rng(1).normal(size=corpus.signal.shape)
     layers = np.stack([noise, corpus.signal], axis=1).astype(np.float32)
-    store = make_store(corpus.rows(), Given("net", corpus.clips, layers, layers=(3, 7)))
-    chosen = {**SMALL, "epochs": 60, "patience": 20, "lr": 0.02}
+    flat = Given("art", corpus.clips, noise[:, None].astype(np.float32), modality="video")
+    store = make_store(corpus.rows(), flat, Given("net", corpus.clips, layers, layers=(3, 7)))
+    chosen = {**SMALL, "epochs": 60, "patience": 20, "lr": 0.02, "members": 2}
     run = fit_head(store, folds="2", mix_layers="learned", settings=chosen, out=tmp_path / "run", device="cpu")
-    (weights,) = run.metrics["layer_weights"].values()
-    assert weights["layers"] == [3, 7]
+    ((feature, weights),) = run.metrics["layer_weights"].items()
+    number, block = next((i, block) for i, block in enumerate(run.blocks) if block.encoder == "net")
+    assert (feature, weights["layers"]) == (block.feature, [3, 7])
+    nets = [[net.mix.scores[str(number)] for net in model.head.nets_] for model in run.models[0]]
+    each = [np.mean([scores.detach().softmax(dim=0) for scores in members], axis=0) for members in nets]
+    np.testing.assert_allclose(weights["mean"], np.mean(each, axis=0), rtol=1e-6)
+    np.testing.assert_allclose(weights["spread"], np.std(each, axis=0), rtol=1e-5)
     assert weights["mean"][1] > 0.55
     assert sum(weights["mean"]) == pytest.approx(1)
     again = load_run(tmp_path / "run", device="cpu")
