@@ -189,11 +189,13 @@ def _left_out(problem: Problem, known: Sequence[str], gone: Sequence[str]) -> li
 
 
 def _subsets(problem: Problem, head: str, parameters: Mapping[str, Any]) -> Iterator[Planned]:
+    """Each subset of modalities; one without the guide that was asked for is guided as if none had been."""
     known = modalities(problem)
     sizes = range(len(known) - 1, 0, -1) if len(known) <= 3 else [1] if len(known) > 1 else []
     for size in sizes:
         for chosen in combinations(known, size):
-            yield Planned(f"{' + '.join(chosen)} only", _restricted(problem, chosen), head, parameters)
+            kept = {key: value for key, value in parameters.items() if key != "guide" or value in chosen}
+            yield Planned(f"{' + '.join(chosen)} only", _restricted(problem, chosen), head, kept)
 
 
 def _restricted(problem: Problem, chosen: Sequence[str]) -> Problem:

@@ -56,11 +56,11 @@ def _fit_bunch(
     done: Callable[[int], object],
 ) -> list[list[FoldModel]]:
     present, layout, groups = problem.matrix.present, problem.matrix.layout, problem.speakers
-    indicated = np.flatnonzero(~present.all(axis=0) & (not kind.masks))
     parts = list(problem.folds.parts())
     out, heads, jobs = [], [], []
     for fold in folds:
         train, _ = parts[fold]
+        indicated = np.zeros(0, dtype=np.int64) if kind.masks else _sometimes_there(present[train])
         scaler = Scaler.fit(problem.values[train], problem.normalize, indicated, layout)
         common = {**settings, "layout": layout, "task": problem.task, "device": device}
         models = [FoldModel(scaler, kind(**common, seed=fold_seed(seed, fold))) for seed in seeds]
@@ -74,6 +74,15 @@ def _fit_bunch(
         jobs += [job] * len(models)
     fit_heads(kind, heads, jobs, done)
     return out
+
+
+def _sometimes_there(present: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The blocks of ``(clip, block)`` that some training clips have and others lack.
+
+    What the scored clips lack must not decide the shape of a head, and a column that says "there" of every training
+    clip would weigh, untrained, the first time that it says otherwise.
+    """
+    return np.flatnonzero(present.any(axis=0) & ~present.all(axis=0))
 
 
 def fit_heads(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emocache.heads.layout import Layout
+from emocache.heads.sheets import DimensionSheet
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -52,8 +53,12 @@ class Estimator:
         raise NotImplementedError
 
     def score(self, X: NDArray[np.float32], y: NDArray[Any]) -> float:  # noqa: N803 (scikit-learn's name)
-        """The accuracy."""
-        return float(np.mean(self.predict(X) == np.asarray(y)))
+        """The accuracy, for soft labels that of the most probable class; for dimensions the mean of their CCC."""
+        found, truth = self.predict(X), np.asarray(y)
+        if self.task == "dimensional":
+            sheet = DimensionSheet(tuple(str(number) for number in range(truth.shape[1])))
+            return float(sheet.scores(sheet.table(truth, found).sum(axis=0))["ccc"])
+        return float(np.mean(found == (truth.argmax(axis=1) if self.task == "soft" else truth)))
 
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags

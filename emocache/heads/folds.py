@@ -42,6 +42,14 @@ class Folds:
             scored = (self.of == fold) | (self.of == TEST)
             yield np.flatnonzero(~scored), np.flatnonzero(scored)
 
+    def on_both_sides(self, names: Sequence[str | None]) -> list[str]:
+        """Those of `names` ``(clip,)``, such as speakers, that are trained on by a fold that scores them, too."""
+        places: dict[str, set[int]] = {}
+        for name, fold in zip(names, self.of.tolist(), strict=True):
+            if name is not None:
+                places.setdefault(name, set()).add(fold)
+        return sorted(name for name, folds in places.items() if len(folds) > 1)
+
     @property
     def judged(self) -> NDArray[np.int64]:
         """The rows whose scores count: the test part where all folds share one, else every row that a fold scores."""

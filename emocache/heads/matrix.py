@@ -5,7 +5,7 @@ Every clip is a row, every feature a block of columns, and a clip that lacks a f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,9 @@ from emocache.heads.cells import read_block, refuse_too_large, token_shape
 from emocache.heads.choice import choose
 from emocache.heads.layout import Layout
 from emocache.store import Feature, Store, open_store, read_manifest
+
+_ROSTERS = frozenset({"clip_id", "keys"})
+"""What a row of the roster holds besides the manifest's columns."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,17 @@ class Matrix:
     def column(self, name: str) -> list[str | None]:
         """One column of the manifest as text, None where it is empty."""
         return [_text(row.get(name)) for row in self.rows]
+
+    @cached_property
+    def column_names(self) -> tuple[str, ...]:
+        """The manifest's columns that any clip has, without what the roster adds."""
+        return tuple(dict.fromkeys(name for row in self.rows for name in row if name not in _ROSTERS))
+
+    @cached_property
+    def speakers(self) -> NDArray[np.str_] | None:
+        """``(clip,)``, or None unless every clip has a speaker."""
+        names = self.column("speaker")
+        return None if None in names else np.asarray(names, dtype=np.str_)
 
     def take(self, keep: Sequence[int]) -> Matrix:
         """The rows with the numbers `keep`, in that order."""
@@ -130,7 +144,8 @@ def load_matrix(
     left_out = {"not in the store": strangers, "no feature": sorted(rows.keys() - set(names))}
     views = {feature.name: feature.view().digest for feature, _ in chosen}
     matrix = Matrix(tuple(names), values, blocks, tuple(rows[name] for name in names), views=views, url=opened.url)
-    return replace(matrix, left_out={why: who for why, who in left_out.items() if who}, notes=_gaps(matrix))
+    notes = (*_gaps(matrix), *_lost_speakers(matrix, opened))
+    return replace(matrix, left_out={why: who for why, who in left_out.items() if who}, notes=notes)
 
 
 def _side_by_side(
@@ -177,6 +192,15 @@ def _gaps(matrix: Matrix) -> tuple[str, ...]:
         for block, gaps in lacking
         if len(gaps)
     )
+
+
+def _lost_speakers(matrix: Matrix, store: Store) -> Iterator[str]:
+    """A note where the store knows speakers, and the manifest that takes its place has none."""
+    if "speaker" not in matrix.column_names and any(_text(row.get("speaker")) is not None for row in store.roster):
+        yield (
+            "the manifest has no column 'speaker', the store has one: clips are divided as if nobody knew who speaks; "
+            "add the column to keep voices apart"
+        )
 
 
 def _text(value: Any) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,8 +17,6 @@ from emocache.heads.normalize import normalized
 from emocache.heads.targets import thirds
 
 SOFT_PREFIX = "soft_"
-STORES_OWN = frozenset({"clip_id", "keys"})
-"""What a roster's rows hold besides the manifest's columns."""
 DIMENSIONS = ("valence", "arousal", "dominance", "val", "aro", "dom")
 
 
@@ -60,8 +58,7 @@ class Problem:
     @property
     def speakers(self) -> NDArray[np.str_] | None:
         """``(clip,)``, or None unless every clip has a speaker."""
-        names = self.matrix.column("speaker")
-        return None if None in names else np.asarray(names, dtype=np.str_)
+        return self.matrix.speakers
 
 
 def make_problem(
@@ -79,13 +76,41 @@ def make_problem(
     strata = thirds(target.mean(axis=1)) if task == "dimensional" else target.argmax(axis=1)
     given = {name: matrix.column(name) for name in ("fold", "split")}
     folds = make_folds(rule, strata, matrix.column("speaker"), given, seed=seed)
-    notes = (*matrix.notes, *folds.notes)
+    notes = (*matrix.notes, *folds.notes, *_voice_notes(folds, matrix.column("speaker")), *_twin_notes(folds, matrix))
     if task == "label":
         notes += tuple(_class_gaps(folds, strata, names))
     if normalize == "speaker":
         notes += ("normalize speaker is transductive: it sees the unlabelled clips of the speaker who is scored",)
     matrix = replace(matrix, notes=notes)
     return Problem(matrix, normalized(matrix, normalize), task, names, target, folds, normalize, seed)
+
+
+def _voice_notes(folds: Folds, speakers: list[str | None]) -> list[str]:
+    """What a reader should know where clips have no speaker, or speakers stand on both sides."""
+    named = [speaker for speaker in speakers if speaker is not None]
+    notes = []
+    if 0 < len(named) < len(speakers):
+        notes.append(
+            f"{speakers.count(None)} of {len(speakers)} clips have no speaker: heads stop by clips that may share "
+            "a voice with those they learn from, and intervals are drawn over clips"
+        )
+    if both := folds.on_both_sides(speakers):
+        notes.append(
+            f"{len(both)} of {len(set(named))} speakers are trained on by the fold that scores them: {some(both)}; the "
+            "scores are those of known voices, not of new ones"
+        )
+    return notes
+
+
+def _twin_notes(folds: Folds, matrix: Matrix) -> Iterator[str]:
+    """What a reader should know where two clips have the very same numbers: one clip under two names."""
+    hashes = [str(hash(row.tobytes())) for row in matrix.values]  # 64 bits: 30 ms for 20,000 rows of 1,024
+    both = set(folds.on_both_sides(hashes))
+    if twins := [clip for clip, own in zip(matrix.clips, hashes, strict=True) if own in both]:
+        yield (
+            f"{len(twins)} clips have the very same features as a clip on the other side of their fold: {some(twins)}; "
+            "what is scored was trained on, under another name"
+        )
 
 
 # --- columns ---------------------------------------------------------------------------------------------------------
@@ -100,7 +125,7 @@ def _columns(matrix: Matrix, task: str, targets: Sequence[str] | None) -> list[s
         if targets is not None and len(targets) != 1:
             raise BadOption(f"--targets {','.join(targets)}: task label takes one column, that of the labels")
         return list(targets or ["label"])
-    held = list(dict.fromkeys(name for row in matrix.rows for name in row if name not in STORES_OWN))
+    held = matrix.column_names
     if targets is None:
         usual = {"soft": [name for name in held if name.startswith(SOFT_PREFIX)]}
         columns = usual.get(task, [name for name in DIMENSIONS if name in held])

@@ -61,7 +61,8 @@ def inner_folds(
     """Pairs of rows to learn from and rows to stop by, disjoint by speaker where there are two or more.
 
     target: ``(clip,)``, what is to be spread evenly over the parts
-    Where so few rows are left that batch norm could not learn from them, all rows serve for both.
+    Where a side would be a single row, from which batch norm cannot learn and by which nothing can be judged (its
+    concordance is 0 whatever is said), all rows serve for both.
     """
     everything = np.arange(len(target))
     speakers = 0 if groups is None else len(np.unique(groups))
@@ -71,7 +72,7 @@ def inner_folds(
     rule = f"speaker:{count}" if speakers > 1 else str(count)
     voices: list[str | None] = [None] * len(target) if groups is None else [str(group) for group in groups]
     parts = list(make_folds(rule, target, voices, {}, seed=seed).parts())
-    return [part if len(part[0]) > 1 else (everything, everything) for part in parts]
+    return [part if min(map(len, part)) > 1 else (everything, everything) for part in parts]
 
 
 @dataclass(frozen=True)

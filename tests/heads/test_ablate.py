@@ -70,6 +70,12 @@ def test_the_rows_are_those_of_the_papers_tables_and_all_subsets(store: Path, mo
     np.testing.assert_array_equal(subset.values[:, 8:], tried[0].problem.values[:, 16:])
 
 
+def test_a_subset_without_the_guide_that_was_asked_for_is_guided_as_if_none_had_been(store: Path) -> None:
+    tiny = {**TINY, "epochs": 1, "guide": "video"}
+    ablation = ablate_head(store, without=["memory"], folds="2", settings=tiny, device="cpu")
+    assert "audio + text only" in [row.name for row in ablation.variants]
+
+
 def test_the_full_row_is_what_fit_gives_and_changes_are_paired_differences(store: Path) -> None:
     how = {"features": ["tone", "face"], "folds": "speaker:2", "seeds": 2, "settings": TINY, "device": "cpu"}
     ablation = ablate_head(store, without=["memory"], out=store.parent / "ablation.json", **how)  # type: ignore[arg-type]

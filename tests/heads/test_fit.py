@@ -14,7 +14,7 @@ import pytest
 from safetensors import SafetensorError
 
 from emocache.errors import BadOption, FitError, UnknownName
-from emocache.heads import runs
+from emocache.heads import metrics, runs
 from emocache.heads.fit import fit_head
 from emocache.heads.fold_model import FoldModel
 from emocache.heads.matrix import load_matrix
@@ -196,6 +196,59 @@ def test_a_given_split_scores_the_test_part_alone(corpus: Corpus, make_store: Ma
     assert len(run.oof) == 24
     assert run.metrics["protocol"]["intervals"]["over"] == "2 speakers"
     assert set(run.record["recipe"]["folds"].values()) == {0, None}
+
+
+def test_intervals_are_drawn_over_the_speakers_of_the_clips_that_are_judged(
+    corpus: Corpus, make_store: MakeStore, tmp_path: Path
+) -> None:
+    split = ["test" if 6 <= number < 40 else "train" for number in range(72)]  # of s0 half, of s3 a third
+    store = make_store(with_columns(corpus, split=split), Given("tone", corpus.clips, corpus.signal[:, None]))
+    run = fit_head(store, "linear", folds="given", seed=3, out=tmp_path / "run")
+    true = np.searchsorted(run.classes, run.oof["label"].to_numpy(dtype=str))
+    guess = run.oof.filter(regex="^p_").to_numpy().argmax(axis=1)
+    expected = metrics.intervals(true, guess, 3, run.oof["speaker"].to_numpy(dtype=str), seed=3)
+    assert run.metrics["intervals"].keys() == expected.keys()
+    for name, edges in run.metrics["intervals"].items():
+        assert edges == pytest.approx(expected[name])
+
+
+def test_speakers_on_both_sides_of_a_given_split_and_clips_without_a_speaker_are_noted(
+    corpus: Corpus, make_store: MakeStore, tmp_path: Path
+) -> None:
+    tone = Given("tone", corpus.clips, corpus.signal[:, None])
+    split = ["test" if number % 12 == 0 else "train" for number in range(72)]
+    mixed = fit_head(make_store(with_columns(corpus, split=split), tone), "linear", folds="given", out=tmp_path / "a")
+    (note,) = mixed.metrics["protocol"]["notes"]
+    assert note.startswith("6 of 6 speakers are trained on by the fold that scores them: s0, s1, s2, s3, s4 and 1")
+    assert f"note: {note}" in mixed.summary()
+    speaker = [None if number == 5 else row["speaker"] for number, row in enumerate(corpus.columns)]
+    split = ["test" if row["speaker"] in ("s4", "s5") else "train" for row in corpus.columns]
+    rows = with_columns(corpus, split=split, speaker=speaker)
+    run = fit_head(make_store(rows, tone, name="nameless.zarr"), "linear", folds="given", out=tmp_path / "b")
+    (note,) = run.metrics["protocol"]["notes"]
+    assert note.startswith("1 of 72 clips have no speaker: heads stop by clips that may share a voice")
+    assert run.metrics["protocol"]["intervals"]["over"] == "24 clips"
+
+
+def test_one_clip_under_two_names_on_both_sides_of_a_fold_is_noted(
+    corpus: Corpus, make_store: MakeStore, tmp_path: Path
+) -> None:
+    signal = corpus.signal.copy()
+    signal[70] = signal[3]  # s5 and s0
+    signal[1] = signal[0]  # both of s0
+    store = make_store(corpus.rows(), Given("tone", corpus.clips, signal[:, None]))
+    run = fit_head(store, "linear", folds="loso", out=tmp_path / "run")
+    (note,) = run.metrics["protocol"]["notes"]
+    twins = f"{corpus.clips[3]}, {corpus.clips[70]}"
+    assert note.startswith(f"2 clips have the very same features as a clip on the other side of their fold: {twins};")
+
+
+def test_a_manifest_that_loses_the_stores_speakers_is_noted(store: Path, corpus: Corpus, tmp_path: Path) -> None:
+    lines = [f"{clip},{row['label']}" for clip, row in corpus.rows()]
+    (tmp_path / "mine.csv").write_text("\n".join(["clip_id,label", *lines]))
+    run = fit_head(store, "linear", clips=tmp_path / "mine.csv", out=tmp_path / "run")
+    assert run.metrics["protocol"]["folds"] == "5"
+    assert "note: the manifest has no column 'speaker', the store has one: clips are divided as if" in run.summary()
 
 
 def test_labels_of_a_manifest_take_the_place_of_the_rosters(store: Path, corpus: Corpus, tmp_path: Path) -> None:

@@ -94,6 +94,21 @@ def test_a_given_split_scores_the_test_part_only_and_trains_on_train_and_val() -
     assert "val part trains too" in folds.notes[0]
 
 
+@pytest.mark.parametrize("rule", ["2", "given", "given:2", "speaker:2", "loso"])
+def test_speakers_on_both_sides_are_those_whom_a_fold_trains_on_and_scores(rule: str) -> None:
+    speakers = ["a", "a", "b", "b", "c", "c", None, "d", "d", "d"]
+    split = ["train", "train", "train", "test", "test", "test", "train", "train", "train", "train"]
+    if rule in ("speaker:2", "loso"):
+        speakers[6] = "e"
+    given = {"fold": [None] * 10, "split": split}
+    folds = make_folds(rule, np.arange(10) % 2, speakers, given, seed=0)
+    both = set()
+    for train, scored in folds.parts():
+        both |= {speakers[row] for row in train} & {speakers[row] for row in scored} - {None}
+    assert folds.on_both_sides(speakers) == sorted(both)
+    assert bool(both) == (rule not in ("speaker:2", "loso"))
+
+
 @pytest.mark.parametrize("rule", ["five", "speaker:", "-3", "loso:2", ""])
 def test_a_rule_that_cannot_be_read_is_answered_with_the_ones_that_can(rule: str) -> None:
     with pytest.raises(BadOption, match="is not known; write speaker, speaker:K, loso"):

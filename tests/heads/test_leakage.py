@@ -67,6 +67,27 @@ def test_neither_labels_nor_features_of_the_scored_fold_touch_its_predictions(
     assert (after[trained] != before[trained]).any(), "fold b is scored by what fold a taught, which has changed"
 
 
+@pytest.mark.parametrize("head", ["linear", "mlp", "amhf"])
+def test_what_scored_clips_lack_does_not_touch_the_predictions_of_the_others(
+    head: str, corpus: Corpus, make_store: MakeStore, tmp_path: Path
+) -> None:
+    """Every training clip has a picture; whether some scored clips have none decides nothing of the head."""
+    _, _, scored = labels_of(corpus)
+    rows = [(clip, {**row, "split": "test" if row["speaker"] in FIRST else "train"}) for clip, row in corpus.rows()]
+    sound = Given("tone", corpus.clips, corpus.signal[:, None])
+    quick = {**SMALL[head], "epochs": 3} if head in SMALL else {}
+    found: list[NDArray[np.float64]] = []
+    for name, absent in (("all", scored[:0]), ("fewer", scored[1::2])):
+        seen = np.setdiff1d(np.arange(len(corpus.clips)), absent)
+        sight = Given("look", [corpus.clips[row] for row in seen], corpus.signal[seen, None, ::-1], modality="video")
+        store = make_store(rows, sound, sight, name=f"{name}.zarr")
+        run = fit_head(store, head, folds="given", settings=quick, out=tmp_path / name, device="cpu")
+        found.append(run.oof.set_index("clip_id")[PROBABILITIES].to_numpy())
+    before, after = found
+    np.testing.assert_array_equal(after[::2], before[::2])
+    assert (after[1::2] != before[1::2]).any()
+
+
 # --- what is made of runs --------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, precision_recall_fscore_support
 
 from emocache.heads import metrics
+from emocache.heads.bootstrap import interval
 
 PAIRS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60)
 
@@ -42,6 +43,10 @@ def test_many_matrices_are_scored_as_one_by_one() -> None:
 def test_chance_is_one_over_the_classes_that_occur_and_the_largest_class() -> None:
     counts = np.array([[3, 0, 0], [1, 0, 0], [0, 0, 0]])
     assert metrics.chance(counts) == {"uar": 0.5, "majority_accuracy": 0.75}
+
+
+def test_an_interval_holds_the_middle_95_percent_of_the_rounds() -> None:
+    assert interval(np.arange(1001.0)) == pytest.approx([25, 975])
 
 
 def test_an_interval_over_clips_agrees_with_drawing_clips_one_by_one() -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from benchmarks import mosi as benchmark
 from benchmarks.mosi import fill_store
 from emocache.doors.exporting import export_features
 from emocache.heads.fit import fit_head
@@ -48,3 +52,30 @@ def test_what_goes_out_is_what_came_in(mosi: Path, tmp_path: Path, modality: str
         assert len(place) == 2199
         assert back["X"][order].tobytes() == before["X"].tobytes()
         assert back["X"].dtype == before["X"].dtype
+
+
+def test_settings_are_chosen_by_log_loss_on_the_train_part_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips = pd.DataFrame({"clip_id": list("abcd"), "label": "up", "speaker": "v", "split": ["train"] * 3 + ["test"]})
+    clips.to_csv(tmp_path / "clips.csv", index=False)
+    for modality in ("audio", "video", "text"):
+        x = np.float32([[1, 7], [2, 7], [3, 7], [9, 7]])  # the test part of one clip does not spread at all
+        np.savez(tmp_path / f"{modality}.npz", X=x, filenames=clips["clip_id"].to_numpy(dtype=str))
+    asked: list[dict[str, Any]] = []
+
+    def fitted(store: Path, head: str, **options: Any) -> SimpleNamespace:
+        asked.append(options)
+        assert pd.read_csv(options["clips"])["clip_id"].tolist() == ["a", "b", "c"]
+        sure = 0.9 if options["settings"] == benchmark.GRID[2] else 0.6 + 0.1 * options["seed"]
+        return SimpleNamespace(
+            metrics={"metrics": {"accuracy": 1.0}}, oof=pd.DataFrame({"label": ["up"], "p_up": [sure]})
+        )
+
+    monkeypatch.setattr("emocache.fit_head", fitted, raising=False)
+    assert benchmark.choose(tmp_path, tmp_path, tmp_path) == benchmark.GRID[2]
+    assert len(asked) == benchmark.SEEDS * len(benchmark.GRID)
+    assert {options["folds"] for options in asked} == {"speaker:3"}
+    printed = capsys.readouterr().out
+    assert "audio 0.00, video 0.00, text 0.00" in printed
+    assert f"| {-np.log(0.9):.4f} |" in printed

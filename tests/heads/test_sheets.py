@@ -86,11 +86,20 @@ def test_a_shift_costs_ccc_but_not_correlation() -> None:
     assert found["ccc_valence"] == pytest.approx(2 * target.var() / (2 * target.var() + 1))
 
 
-def test_the_temperature_that_made_probabilities_too_sure_is_found() -> None:
+def test_a_temperature_above_one_makes_less_sure() -> None:
+    """The root of .8 and .2 is as 2 to 1, the square as 16 to 1."""
+    p = np.array([[0.8, 0.2]])
+    np.testing.assert_allclose(tempered(p, 2), [[2 / 3, 1 / 3]])
+    np.testing.assert_allclose(tempered(p, 0.5), [[16 / 17, 1 / 17]])
+    np.testing.assert_allclose(tempered(p, 1), p)
+
+
+def test_the_temperature_that_made_probabilities_too_sure_or_not_sure_enough_is_found() -> None:
     logits = RNG.normal(0, 1.5, (4000, 4))
     honest = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     true = np.eye(4)[(RNG.random(4000)[:, None] > honest.cumsum(axis=1)).sum(axis=1)]
     assert fit_temperature(true, tempered(honest, 1 / 3)) == pytest.approx(3, rel=0.1)
+    assert fit_temperature(true, tempered(honest, 3)) == pytest.approx(1 / 3, rel=0.1)
     assert fit_temperature(true, honest) == pytest.approx(1, rel=0.1)
     np.testing.assert_allclose(tempered(tempered(honest, 1 / 3), 3), honest)
 

@@ -10,16 +10,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 
 from emocache.errors import BadOption, FitError, UnknownName
+from emocache.heads.calibration import cross_tempered, fit_temperature, tempered
 from emocache.heads.fit import fit_head
 from emocache.heads.matrix import load_matrix
 from emocache.heads.runs import load_run
+from emocache.heads.sheets import LabelSheet
 from tests.heads.conftest import Corpus, Given
 
 MakeStore = Callable[..., Path]
 SMALL = {"hidden": (16,), "batch": 16, "epochs": 40, "patience": 10, "lr": 0.01, "members": 1}
 FAST: dict[str, Any] = {"settings": SMALL, "device": "cpu"}
+
+
+def truth_and_probabilities(table: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """One-hot labels and probabilities ``(clip, class)`` of out-of-fold rows."""
+    return np.eye(3)[table["label"].map({"anger": 0, "fear": 1, "joy": 2})], table.filter(regex="^p_").to_numpy()
+
+
+def calibration_error(target: NDArray[np.float64], probabilities: NDArray[np.float64]) -> float:
+    sheet = LabelSheet(3)
+    return float(sheet.scores(sheet.table(target, probabilities).sum(axis=0))["ece"])
 
 
 def numbered(corpus: Corpus) -> list[tuple[str, dict[str, Any]]]:
@@ -161,7 +174,13 @@ def test_a_cross_fitted_split_scores_the_test_part_by_all_folds(two_modalities: 
     speakers = {fold: set(part["clip_id"].str[:2]) for fold, part in train.groupby("fold")}
     assert sum(len(names) for names in speakers.values()) == 4
     assert "test, by all folds" in (tmp_path / "run/report.md").read_text()
-    assert list(run.metrics["calibration"]["temperatures"]) == ["train"]
+    calibration = run.metrics["calibration"]
+    temperature = fit_temperature(*truth_and_probabilities(train))
+    assert calibration["temperatures"] == {"train": temperature}
+    assert calibration["temperature_for_new_clips"] == temperature
+    target, p = truth_and_probabilities(run.oof)
+    assert calibration["ece"]["value"] == pytest.approx(calibration_error(target, p))
+    assert calibration["ece_tempered"]["value"] == pytest.approx(calibration_error(target, tempered(p, temperature)))
 
 
 def test_every_metric_is_the_same_byte_for_byte(two_modalities: Path, tmp_path: Path) -> None:
@@ -200,19 +219,28 @@ def test_oracle_and_calibration_stand_in_the_metrics(two_modalities: Path, tmp_p
     true = run.oof["label"].map({"anger": 0, "fear": 1, "joy": 2}).to_numpy()
     assert oracle["top2_accuracy"]["value"] == pytest.approx((order == true[:, None]).any(axis=1).mean())
     calibration = run.metrics["calibration"]
-    assert set(calibration["temperatures"]) == {f"s{number}" for number in range(6)}
+    target, p = truth_and_probabilities(run.oof)
+    after, fitted = cross_tempered(target, p, run.oof["fold"].to_numpy())
+    assert calibration["temperatures"] == {f"s{fold}": value for fold, value in fitted.items()}
+    assert calibration["temperature_for_new_clips"] == fit_temperature(target, p)
+    assert calibration["ece_tempered"]["value"] == pytest.approx(calibration_error(target, after))
     assert sum(row["clips"] for row in calibration["bins"]) == 72
-    assert 0 <= calibration["ece_tempered"]["value"] <= 1
 
 
 def test_learned_layer_weights_are_told(corpus: Corpus, make_store: MakeStore, tmp_path: Path) -> None:
     noise = np.random.default_rng(1).normal(size=corpus.signal.shape)
     layers = np.stack([noise, corpus.signal], axis=1).astype(np.float32)
-    store = make_store(corpus.rows(), Given("net", corpus.clips, layers, layers=(3, 7)))
-    chosen = {**SMALL, "epochs": 60, "patience": 20, "lr": 0.02}
+    flat = Given("art", corpus.clips, noise[:, None].astype(np.float32), modality="video")
+    store = make_store(corpus.rows(), flat, Given("net", corpus.clips, layers, layers=(3, 7)))
+    chosen = {**SMALL, "epochs": 60, "patience": 20, "lr": 0.02, "members": 2}
     run = fit_head(store, folds="2", mix_layers="learned", settings=chosen, out=tmp_path / "run", device="cpu")
-    (weights,) = run.metrics["layer_weights"].values()
-    assert weights["layers"] == [3, 7]
+    ((feature, weights),) = run.metrics["layer_weights"].items()
+    number, block = next((i, block) for i, block in enumerate(run.blocks) if block.encoder == "net")
+    assert (feature, weights["layers"]) == (block.feature, [3, 7])
+    nets = [[net.mix.scores[str(number)] for net in model.head.nets_] for model in run.models[0]]
+    each = [np.mean([scores.detach().softmax(dim=0) for scores in members], axis=0) for members in nets]
+    np.testing.assert_allclose(weights["mean"], np.mean(each, axis=0), rtol=1e-6)
+    np.testing.assert_allclose(weights["spread"], np.std(each, axis=0), rtol=1e-5)
     assert weights["mean"][1] > 0.55
     assert sum(weights["mean"]) == pytest.approx(1)
     again = load_run(tmp_path / "run", device="cpu")

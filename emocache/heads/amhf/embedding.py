@@ -7,18 +7,25 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from emocache.errors import UnknownName
 from emocache.heads.amhf.dropout import dropout
 from emocache.heads.amhf.pooling import EmotionAwarePooling, masked_mean
 from emocache.heads.amhf.projection import Projection
 from emocache.heads.layout import LayoutBlock
 
+PAPERS_GUIDE = "audio"
 UTTERANCE = frozenset({"text"})
 """Modalities that stay utterance-level: no emotion-aware pooling after projection (section 3.4)."""
 
 
 def modality_order(layout: Sequence[LayoutBlock], guide: str) -> list[str]:
-    """The modalities of a layout, the guide first; where it has none of that name, its first modality is the guide."""
+    """The modalities of a layout, the guide first. Where there is no audio, the paper's guide, the first one guides.
+
+    raises: UnknownName for another guide that the layout does not have
+    """
     names = list(dict.fromkeys(block.modality for block in layout))
+    if guide not in names and guide != PAPERS_GUIDE:
+        raise UnknownName("guide", guide, names, advice="choose one of these modalities with --set guide=NAME")
     return sorted(names, key=lambda name: name != guide)
 
 

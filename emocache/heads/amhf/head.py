@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from emocache.heads.amhf.embedding import Embedding, modality_order
+from emocache.heads.amhf.embedding import PAPERS_GUIDE, Embedding, modality_order
 from emocache.heads.amhf.fusion import HybridFusion
 from emocache.heads.amhf.network import FusionNetwork, Regularisation
 from emocache.heads.amhf.objective import Lambdas
@@ -25,7 +25,7 @@ WIDE = 256
 class AMHFHead(TorchHead):
     """Reliability-aware fusion of any number of modalities, guided by one of them. Defaults are the paper's.
 
-    guide: the modality that gates and routes the others; where there is none of that name, the first one does
+    guide: the modality that gates and routes the others; where there is no audio, the first one does
     without: components left out: gating, routing, memory, uncertainty, progressive, eap, veap (see `HybridFusion`)
     dim: of the shared space; groups, experts, expert_hidden, top_k, slots, layers, attention_heads, hidden, gamma: see
         `FusionSettings`; dropout, drop_path: the latter of the refinement transformer's last layer
@@ -41,7 +41,7 @@ class AMHFHead(TorchHead):
     masks: ClassVar[bool] = True
     components: ClassVar[tuple[str, ...]] = COMPONENTS
 
-    guide: str = "audio"
+    guide: str = PAPERS_GUIDE
     without: Sequence[str] = ()
     dim: int = 512
     groups: int = 8
@@ -75,7 +75,7 @@ class AMHFHead(TorchHead):
     def build(self, layout: Layout, columns: int, outputs: int) -> nn.Module:  # noqa: ARG002 (masking: no more columns)
         """The network for a layout.
 
-        raises: UnknownName for a component, BadOption for widths that cannot be divided
+        raises: UnknownName for a component or a guide, BadOption for widths that cannot be divided
         """
         settings = self.settings()
         check_widths(self.dim, settings)

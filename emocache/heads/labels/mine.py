@@ -23,7 +23,7 @@ from emocache.heads import metrics
 from emocache.heads.folds import check_seed, make_folds
 from emocache.heads.head import Head
 from emocache.heads.labels.learner import Learner, weak_head
-from emocache.heads.labels.refine import own_columns, refuse_to_overwrite, speakers_of, write_table
+from emocache.heads.labels.refine import other_columns, refuse_to_overwrite, write_table
 from emocache.heads.labels.vote import NO_VOTE, ranked_mode
 from emocache.heads.matrix import Matrix, load_matrix
 from emocache.heads.normalize import check_method, normalized
@@ -170,7 +170,7 @@ class _Pool:
         place = {name: number for number, name in enumerate(classes.tolist())}
         target = np.array([NO_VOTE if label is None else place[label] for label in labels], dtype=np.int64)
         rows = np.flatnonzero(known)
-        speakers = speakers_of(matrix)
+        speakers = matrix.speakers
         voices = [matrix.column("speaker")[row] for row in rows]
         count = len(set(voices)) if speakers is not None else 1
         if count == 1 and len(rows) < HELD_OUT_PARTS:
@@ -288,7 +288,6 @@ def _table(matrix: Matrix, pool: _Pool, mined: Mined) -> pd.DataFrame:
         votes = mined.votes[:, clip]
         return ", ".join(str(pool.classes[v]) if v >= 0 else "-" for v in votes) if mined.round[clip] else ""
 
-    rest = own_columns(matrix, {"label", "round", "votes", "held_out"})
     number = [0 if given[i] else int(mined.round[i]) or None for i in range(len(given))]
     return pd.DataFrame(
         {
@@ -297,6 +296,6 @@ def _table(matrix: Matrix, pool: _Pool, mined: Mined) -> pd.DataFrame:
             "round": pd.array(number, dtype="Int64"),
             "votes": [told(clip) for clip in range(len(given))],
             "held_out": np.where(held, "yes", "no").tolist(),
-            **{name: matrix.column(name) for name in rest},
+            **other_columns(matrix, {"label", "round", "votes", "held_out"}),
         }
     )

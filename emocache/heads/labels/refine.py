@@ -25,8 +25,6 @@ from emocache.heads.normalize import check_method, normalized
 if TYPE_CHECKING:
     import pandas as pd
 
-_ROSTERS = {"clip_id", "keys"}
-"""What a row of the roster has beside the manifest's columns."""
 HEADS = ("linear", "svm-ensemble")
 
 FloatArray = NDArray[np.float64]
@@ -119,7 +117,7 @@ def refine_labels(
             f"all {len(labels)} clips have the label {str(labels[0])!r}; there is nothing to vote on: give clips of "
             "two labels or more"
         )
-    speakers = speakers_of(matrix)
+    speakers = matrix.speakers
     given = {name: matrix.column(name) for name in ("fold", "split")}
     parts = list(make_folds(folds, target, matrix.column("speaker"), given, seed=seed).parts())
     values = normalized(matrix, normalize)
@@ -178,8 +176,8 @@ def _column_voter(matrix: Matrix, name: str, classes: NDArray[np.str_]) -> Voter
     """A voter from a column of the manifest; labels that no clip is annotated with are no votes."""
     said = matrix.column(name)
     if all(label is None for label in said):
-        known = own_columns(matrix, set())
-        raise BadOption(f"--labels-from {name}: no clip has this column; the clips have {some(known, 20)}")
+        known = some(matrix.column_names, 20)
+        raise BadOption(f"--labels-from {name}: no clip has this column; the clips have {known}")
     place = {label: number for number, label in enumerate(classes.tolist())}
     votes = np.array([place.get(label, -1) if label is not None else -1 for label in said], dtype=np.int64)
     if (votes < 0).all():
@@ -199,7 +197,7 @@ def _table(
     def told(clip: int) -> str:
         return "; ".join(f"{v.name}: {classes[v.votes[clip]] if v.votes[clip] >= 0 else '-'}" for v in voters)
 
-    rest = own_columns(matrix, {"label", "label_original", "votes", "confidence", "review"})
+    own = {"label", "label_original", "votes", "confidence", "review"}
     return pd.DataFrame(
         {
             "clip_id": matrix.clips,
@@ -208,7 +206,7 @@ def _table(
             "votes": [told(clip) for clip in range(len(target))],
             "confidence": verdicts.confidence.round(4),
             "review": np.where(verdicts.review, "yes", "no").tolist(),
-            **{name: matrix.column(name) for name in rest},
+            **other_columns(matrix, own),
         }
     )
 
@@ -227,16 +225,9 @@ def labelled(matrix: Matrix) -> Matrix:
     return matrix.take(rows)
 
 
-def speakers_of(matrix: Matrix) -> NDArray[np.str_] | None:
-    """``(clip,)``, or None unless every clip has a speaker."""
-    names = matrix.column("speaker")
-    return None if None in names else np.asarray(names, dtype=np.str_)
-
-
-def own_columns(matrix: Matrix, without: Set[str]) -> list[str]:
-    """The manifest's columns, but not what the roster adds, nor those in `without`."""
-    names = dict.fromkeys(key for row in matrix.rows for key in row)
-    return [name for name in names if name not in _ROSTERS and name not in without]
+def other_columns(matrix: Matrix, without: Set[str]) -> dict[str, list[str | None]]:
+    """The manifest's columns by name, but those in `without`."""
+    return {name: matrix.column(name) for name in matrix.column_names if name not in without}
 
 
 def refuse_to_overwrite(place: Path) -> Path:

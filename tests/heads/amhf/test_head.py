@@ -21,8 +21,10 @@ from emocache.heads.amhf.network import FusionNetwork
 from emocache.heads.amhf.settings import COMPONENTS, FusionSettings
 from emocache.heads.cross_attention import CrossAttentionHead, parameter_count, who_attends
 from emocache.heads.fit import fit_head
+from emocache.heads.fold_model import FoldModel
 from emocache.heads.layout import LayoutBlock
 from emocache.heads.losses import loss_of
+from emocache.heads.normalize import Scaler
 from emocache.heads.training import Training
 from tests.heads.conftest import Corpus, Given
 
@@ -71,6 +73,10 @@ def test_the_guide_comes_first_whatever_the_order_and_another_takes_its_place() 
     assert modality_order(LAYOUT, "audio") == ["audio", "video", "text"]
     assert modality_order(LAYOUT, "text") == ["text", "video", "audio"]
     assert modality_order(LAYOUT[:1], "audio") == ["video"]
+    with pytest.raises(UnknownName, match="guide 'vidio' is not known; did you mean video"):
+        modality_order(LAYOUT, "vidio")
+    with pytest.raises(UnknownName, match=r"guide 'text' is not known\n  known: audio, video\n  choose one of these"):
+        network(CrossAttentionHead, LAYOUT[:2], guide="text")
     assert network().names == ["audio", "video", "text"]
 
 
@@ -225,17 +231,36 @@ def test_the_same_seed_gives_the_same_metrics_byte_for_byte(head: str, store: Pa
 
 
 def test_what_a_modalitys_auxiliary_head_says_is_scored_out_of_fold(store: Path, tmp_path: Path) -> None:
-    run = fit_head(store, "amhf", folds="3", settings=TINY, device="cpu", out=tmp_path / "run")
+    run = fit_head(store, "amhf", folds="3", seeds=2, settings=TINY, device="cpu", out=tmp_path / "run")
     matrix = run.load_matrix(store)
     label = run.oof.set_index("clip_id")["label"][list(matrix.clips)].to_numpy()
     fold = run.oof.set_index("clip_id")["fold"][list(matrix.clips)].to_numpy()
     for modality in ("audio", "video"):
-        said = np.empty(len(fold), dtype=object)
-        for number, model in enumerate(run.models[0]):
-            here = fold == number
-            found = model.auxiliary(matrix.values[here], matrix.present[here], run.classes)[modality]
-            said[here] = run.classes[found.argmax(axis=1)]
+        said = np.empty((2, len(fold)), dtype=object)
+        for run_of_seed, models in zip(said, run.models, strict=True):
+            for number, model in enumerate(models):
+                here = fold == number
+                found = model.auxiliary(matrix.values[here], matrix.present[here], run.classes)[modality]
+                run_of_seed[here] = run.classes[found.argmax(axis=1)]
+        assert (said[0] != said[1]).any()
         assert run.metrics["contributions"][modality]["auxiliary"]["accuracy"] == pytest.approx((said == label).mean())
+
+
+def test_an_auxiliary_head_reads_its_own_modality_and_names_the_classes_of_the_run(corpus: Corpus) -> None:
+    """A fold that never saw joy gives it 0; changing the picture changes what the picture says, and nothing else."""
+    labels = np.asarray([row["label"] for row in corpus.columns])
+    known = labels != "joy"
+    x = np.concatenate([corpus.signal, corpus.signal[::-1]], axis=1)
+    layout = (LayoutBlock("video", "face", 0, 1, 1, 8), LayoutBlock("audio", "tone", 8, 1, 1, 8))
+    head = AMHFHead(**TINY, layout=layout, device="cpu").fit(x[known], labels[known])
+    model = FoldModel(Scaler.fit(x, "none", np.zeros(0, dtype=np.int64)), head)
+    present, classes = np.ones((len(x), 2), dtype=np.bool_), np.asarray(["anger", "fear", "joy"])
+    before = model.auxiliary(x, present, classes)
+    after = model.auxiliary(x + np.float32(2) * (np.arange(16) < 8), present, classes)
+    assert before["video"].shape == (72, 3)
+    assert (before["video"][:, 2] == 0).all()
+    np.testing.assert_array_equal(after["audio"], before["audio"])
+    assert (after["video"][:, 0] != before["video"][:, 0]).all()
 
 
 def test_dimensions_can_be_learned_too() -> None:
