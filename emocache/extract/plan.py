@@ -219,7 +219,7 @@ class Walk:
         for lane, (clips, pattern, _) in enumerate(visits):
             table[np.searchsorted(rows, clips), lane] = pattern + 1
         _, group = np.unique(table, axis=0, return_inverse=True)
-        for at in np.lexsort((rows, group.reshape(-1))).tolist():
+        for at in np.lexsort((rows, group.reshape(-1))):  # an array: of a million clips a list would take 40 MB
             wanted = {lane: visits[lane][2][number - 1] for lane, number in enumerate(table[at].tolist()) if number}
             yield self._job(int(rows[at]), wanted)
 

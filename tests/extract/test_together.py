@@ -1,7 +1,8 @@
 """Several encoders and poolings in one call: one decode, one forward, and each feature as if it had been alone."""
 
+import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import emocache
 from emocache.errors import BadOption, EmocacheError, EncoderFault
 from emocache.extract import assignment, target
 from emocache.extract.requests import _split
-from tests.extract.fakes import offer
+from tests.extract.fakes import Steps, offer
 from tests.extract.logged import LOG, STEP
 
 CLIPS = 6
@@ -252,6 +253,26 @@ def test_auto_takes_float32_where_bfloat16_fails_the_self_check_or_is_slow(
     monkeypatch.setattr(assignment, "fast_in_bfloat16", lambda _: False)
     extract("flexible:0", dtype="auto", store="slow.zarr")
     assert [what for what in log() if "load" in what] == ["load flexible float32 [0]"]
+
+
+def test_a_network_that_fails_its_trial_is_gone_before_the_next_one_is_loaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of them may not fit."""
+    offer(monkeypatch, "flexible", dtypes=ALL, leak={"bfloat16": 0.1})
+    monkeypatch.setattr(assignment, "fast_in_bfloat16", lambda _: True)
+    loaded: list[weakref.ref[Steps]] = []
+    there: list[int] = []
+    load = Steps.load
+
+    def seen(self: Steps, device: str, dtype: str, layers: Sequence[int]) -> None:
+        there.append(sum(one() is not None for one in loaded))
+        loaded.append(weakref.ref(self))
+        load(self, device, dtype, layers)
+
+    monkeypatch.setattr(Steps, "load", seen)
+    extract("flexible:0", dtype="auto")
+    assert there == [0, 0]
 
 
 @pytest.mark.parametrize(
