@@ -11,7 +11,7 @@ import soundfile
 
 import emocache
 from emocache.errors import BadOption, EmocacheError, EncoderFault
-from emocache.extract import assignment, target
+from emocache.extract import assignment, plan, target
 from emocache.extract.requests import _split
 from tests.extract.fakes import Steps, offer
 from tests.extract.logged import LOG, STEP
@@ -107,12 +107,17 @@ def test_features_extracted_together_are_those_extracted_alone(folder: Path) -> 
     assert emocache.open_store().roster == emocache.open_store("alone.zarr").roster
 
 
-def test_what_each_pooling_lacks_is_computed_and_nothing_else(folder: Path, log: Log) -> None:
+def test_what_each_pooling_lacks_is_computed_and_nothing_else(
+    folder: Path, log: Log, caplog: pytest.LogCaptureFixture
+) -> None:
     extract("steps:1-2", pool="mean")
     extract("steps:2", pool="stats7")
     log()
+    caplog.set_level("INFO")
     extraction = extract("steps:1-3", pool=["mean", "stats7", "time"])
     assert [(summary.computed, summary.held) for summary in extraction] == [(CLIPS, 0)] * 3
+    for said in ("6 cells of layer 3, 96 B", "12 cells of layers 1, 3, 1.3 kB", "18 cells, as many bytes"):
+        assert f"6 clips: 0 held, 6 to compute (6 encoder passes, {said} on disk" in caplog.text
     segments = {
         pooling: sorted(segment.layers for segment in feature("steps", pooling).segments)
         for pooling in ("mean", "stats7", "time")
@@ -124,6 +129,18 @@ def test_what_each_pooling_lacks_is_computed_and_nothing_else(folder: Path, log:
     log()
     assert extract("steps:1-3", pool=["mean", "stats7", "time"]).computed == 0
     assert not log()
+
+
+def test_what_is_held_is_found_however_many_clips_are_asked_for_at_a_time(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "CHUNK", 2)
+    table = (folder / "clips.csv").read_text().splitlines()
+    (folder / "some.csv").write_text("\n".join(table[:-1]))
+    extract("steps:1", clips="some.csv")
+    (summary,) = extract("steps:1")
+    assert (summary.computed, summary.held) == (1, CLIPS - 1)
+    assert feature("steps").read().shape == (CLIPS, 1, 4)
 
 
 def test_clips_that_miss_different_layers_each_get_theirs(folder: Path) -> None:
