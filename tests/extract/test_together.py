@@ -8,11 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 import emocache
 from emocache.errors import BadOption, EmocacheError, EncoderFault
 from emocache.extract import assignment, plan, target
+from emocache.extract.batches import Ready
+from emocache.extract.plan import Task
+from emocache.extract.probe import check_batches
 from emocache.extract.requests import _split
+from emocache.spec import Decoded, Source
 from tests.extract.fakes import Steps, offer
 from tests.extract.logged import LOG, STEP
 
@@ -242,6 +247,26 @@ def test_an_encoder_that_lets_clips_touch_each_other_fails_its_self_check(
     with pytest.raises(EncoderFault, match=r"leaky in float32: 6 clips .* differ by 8.0e-02 .*; nothing was written"):
         extract("leaky", self_check=True)
     assert not (folder / "features.zarr").exists()
+
+
+def test_a_self_check_sees_a_leak_in_a_quiet_layer_beside_a_loud_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = Steps("uneven", leak={"float32": 0.001})
+    encoder.load("cpu", "float32", [1, 3])
+    forward = encoder.forward
+
+    def loud(batch: Sequence[np.ndarray], layers: Sequence[int]) -> tuple[torch.Tensor, Sequence[int]]:
+        frames, lengths = forward(batch, layers)
+        frames[:, 1] = 1e6
+        return frames, lengths
+
+    monkeypatch.setattr(encoder, "forward", loud)
+    waves = [np.ones(steps * STEP, dtype=np.float32) for steps in (5, 9)]
+    sample = [Ready(Task(0, 0, Source("audio"), ()), Decoded(wave, len(wave), {})) for wave in waves]
+    check = check_batches(encoder, "float32", [1, 3], sample)
+    assert (check.passed, check.layer, check.shared) == (False, 1, 2)
+    assert check.difference == pytest.approx(0.004, rel=1e-3)
 
 
 def test_auto_takes_bfloat16_where_the_hardware_is_fast_in_it(
