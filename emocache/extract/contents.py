@@ -17,7 +17,7 @@ from emocache.extract.digests import source_digests
 from emocache.spec import Clip, Modality, Source
 
 T = TypeVar("T")
-CHUNK = 8192
+CHUNK = 2048
 """Clips looked at together: bounds what lies in memory as objects."""
 KEY_BYTES = 32
 

@@ -111,7 +111,9 @@ def _prepared(
     self_check: bool,
 ) -> Assignment:
     """Load one encoder, and look at a few clips where something is to be known of them."""
-    work, encoder = assignment.work, assignment.encoder
+    work = assignment.work
+    # One on trial is held here alone: where it fails, its network goes before the next one comes.
+    encoder = assignment.encoder if assignment.proven else assignment.request.build()
     layers = work.layers or work.plans[0].layers
     encoder.load(planner.chosen_device, assignment.dtype, layers)
     uncounted = any(plan.bytes is None and plan.passes for plan in work.plans)
@@ -124,9 +126,11 @@ def _prepared(
         log.info("%s", check)
         if not assignment.proven and not check.passed:
             log.info("%s: extracted in float32 instead", encoder.name)
+            del encoder
             exact = replace(planner.one(assignment.request, "float32"), proven=True)
             return _prepared(exact, planner, sampled, checks, self_check=self_check)
         check.demand()
+    assignment = replace(assignment, encoder=encoder)
     if not uncounted:
         return assignment
     plans = []

@@ -53,6 +53,11 @@ class Plan:
         return str(self.recipe.fields["pooling"])
 
     @property
+    def lacking(self) -> tuple[int, ...]:
+        """The layers that are missing somewhere."""
+        return tuple(np.array(self.layers)[self.missing.any(axis=0)].tolist())
+
+    @property
     def passes(self) -> int:
         """How many contents the encoder must see."""
         return int(self.missing.any(axis=1).sum())
@@ -86,12 +91,12 @@ class Plan:
 
     def describe(self) -> str:
         """What will be done, in one or two lines for a person."""
-        layers = f"layer{'s' if len(self.layers) > 1 else ''} {layers_text(self.layers)}"
-        head = f"{self.recipe.feature_name} · {layers} · pool {self.pooling}"
+        head = f"{self.recipe.feature_name} · {_named(self.layers)} · pool {self.pooling}"
         parts = [f"{self.held + self.clips} clips: {self.held} held, {self.clips} to compute"]
         if self.passes:
-            cells = int(self.missing.sum())
-            parts[0] += f" ({self.passes} encoder passes, {cells} cells, {self.disk()})"
+            cells = f"{self.missing.sum()} cells"
+            cells += f" of {_named(self.lacking)}" if self.lacking != self.layers else ""
+            parts[0] += f" ({self.passes} encoder passes, {cells}, {self.disk()})"
         if self.retried:
             parts.append(f"{self.retried} failed before and are tried again")
         if self.contents.unreadable:
@@ -106,6 +111,11 @@ class Plan:
             return "as many bytes on disk as the clips have tokens"
         about = "at most " if self.at_most else "about " if is_ragged(self.pooling) else ""
         return f"{about}{bytes_text(self.bytes)} on disk"
+
+
+def _named(layers: Sequence[int]) -> str:
+    """``layers 16-21``, for a person."""
+    return f"layer{'s' if len(layers) > 1 else ''} {layers_text(layers)}"
 
 
 def make_plan(
@@ -173,8 +183,7 @@ class Work:
     @property
     def layers(self) -> tuple[int, ...]:
         """Every layer that is missing somewhere."""
-        found = {layer for plan in self.plans for layer in np.array(plan.layers)[plan.missing.any(axis=0)].tolist()}
-        return tuple(sorted(found))
+        return tuple(sorted({layer for plan in self.plans for layer in plan.lacking}))
 
     @property
     def clips(self) -> int:
@@ -219,7 +228,7 @@ class Walk:
         for lane, (clips, pattern, _) in enumerate(visits):
             table[np.searchsorted(rows, clips), lane] = pattern + 1
         _, group = np.unique(table, axis=0, return_inverse=True)
-        for at in np.lexsort((rows, group.reshape(-1))).tolist():
+        for at in np.lexsort((rows, group.reshape(-1))):  # an array: of a million clips a list would take 40 MB
             wanted = {lane: visits[lane][2][number - 1] for lane, number in enumerate(table[at].tolist()) if number}
             yield self._job(int(rows[at]), wanted)
 

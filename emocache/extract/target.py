@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import repeat
 from pathlib import Path
@@ -25,6 +26,7 @@ from emocache.store import (
     local_folder,
     open_or_make_store,
     read_manifest,
+    read_roster,
     refresh_snapshot,
     write_roster,
 )
@@ -47,8 +49,8 @@ LIBRARIES = (
     "facenet-pytorch",
 )
 """Their versions stand beside a recipe; they are not part of it."""
-ROSTER_CHUNK = 16_384
-"""Clips named together in a new store: bounds what lies in memory as objects."""
+ROSTER_CHUNK = 2048
+"""Clips named together: bounds what lies in memory as objects."""
 MOST_WRITERS = 8
 """Cells of clips that miss other layers go to another segment; so many segments of one feature are filled at a time."""
 
@@ -137,14 +139,16 @@ class Target:
         """
         moved: list[str] = []
         named = zip(clips, *(held.named_keys() for held in contents.values()), strict=True)
-        for part in chunks(named, ROSTER_CHUNK if self._fresh else len(clips)):
+        with disk_errors(self.path):
+            before = {} if self._fresh else read_roster(self.path)
+        for part in chunks(named, ROSTER_CHUNK):
             columns = [(clip.clip_id, _columns(clip, keep_text=keep_text)) for clip, *_ in part]
             found = {
                 clip.clip_id: {reads: key.hex() for reads, key in zip(contents, keys, strict=True) if key is not None}
                 for clip, *keys in part
             }
             with disk_errors(self.path):
-                moved += write_roster(self.path, columns, found, fresh=self._fresh)
+                moved += write_roster(self.path, columns, found, before=before)
         return moved
 
     def sink(self, plan: Plan, known: Known) -> Sink:
@@ -254,6 +258,7 @@ def _columns(clip: Clip, *, keep_text: bool) -> Mapping[str, Any]:
     return {**clip.columns, "text": clip.text} if keep_text and clip.text is not None else clip.columns
 
 
+@cache
 def _versions() -> dict[str, str]:
     found = {}
     for library in LIBRARIES:

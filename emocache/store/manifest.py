@@ -19,7 +19,7 @@ AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".wm
 VIDEO_SUFFIXES = {".mp4", ".mpg", ".mpeg", ".avi", ".mkv", ".mov", ".webm", ".flv", ".m4v", ".wmv", ".3gp", ".ts"}
 SOURCE_COLUMNS = ("path", "audio", "video", "text")
 SPAN_COLUMNS = ("start_s", "end_s")
-CHUNK = 4096
+CHUNK = 1024
 """Rows that are clips at the same time."""
 RESERVED = {"keys"}
 """Names that a roster row uses itself."""
@@ -97,9 +97,7 @@ def _read_table(origin: str) -> pd.DataFrame:
         )
     try:
         with fsspec.open(origin, "rb") as file:
-            if suffix == ".csv":
-                return pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-            return pd.read_parquet(file)
+            return _read_csv(file) if suffix == ".csv" else pd.read_parquet(file)
     except FileNotFoundError:
         raise ManifestError(
             f"{origin}: no such manifest; write a table with the columns clip_id and path, "
@@ -109,6 +107,24 @@ def _read_table(origin: str) -> pd.DataFrame:
         raise ManifestError(f"{origin}: is empty; write a table with the columns clip_id and path") from None
     except (ValueError, OSError) as error:
         raise ManifestError(f"{origin}: cannot be read as {suffix[1:]}: {error}") from error
+
+
+def _read_csv(file: Any) -> pd.DataFrame:
+    """Some rows at a time: a cell is an object of its own until it is put into its column.
+
+    raises: ValueError if the rows have not as many cells as the first line
+    """
+    import pandas as pd
+
+    advice = "put quotes around a text that holds a comma"
+    try:
+        with pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig", chunksize=CHUNK) as parts:
+            tables = list(parts)
+    except pd.errors.ParserError as error:
+        raise ValueError(f"{str(error).strip()}; {advice}") from error
+    if not isinstance(tables[0].index, pd.RangeIndex):  # pandas took the first cells for the names of rows
+        raise ValueError(f"the rows have more cells than there are columns ({', '.join(tables[0].columns)}); {advice}")
+    return pd.concat(tables, ignore_index=True)
 
 
 def _check_table(table: pd.DataFrame, origin: str) -> None:

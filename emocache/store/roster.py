@@ -185,7 +185,7 @@ def write_roster(
     named: Sequence[tuple[str, Mapping[str, Any]]],
     keys: Mapping[str, Mapping[str, str]],
     *,
-    fresh: bool = False,
+    before: Mapping[str, Mapping[str, Any]] | None = None,
     by: str | None = None,
 ) -> list[str]:
     """Commit the rows that are new or changed.
@@ -194,11 +194,11 @@ def write_roster(
 
     named: (clip_id, columns) in the manifest's order; columns replace the older ones, so a corrected label is obeyed
     keys: clip_id to the keys found now, by what is read (`Recipe.reads`); others stay
-    fresh: the store was just made: what the roster holds is not read, and may be of these very clips
+    before: what the roster held (`read_roster`), for who writes it in parts; left out, it is read
     by: who writes them; left out: this user
     returns: the clips whose content is another than the roster said before
     """
-    before = {} if fresh else read_roster(store)
+    before = read_roster(store) if before is None else before
     changed, moved = [], []
     for clip_id, columns in named:
         old = before.get(clip_id, {"keys": {}})

@@ -76,6 +76,16 @@ def test_a_clip_s_numbers_do_not_depend_on_whether_others_are_long(encoder: Visi
         np.testing.assert_array_equal(together[1, pooling], alone[0, pooling])
 
 
+def test_of_a_long_clip_each_pooling_gets_the_layers_that_it_lacks(encoder: VisionEncoder) -> None:
+    long = clip_of(encoder, 70)
+    everything = encoded(encoder, long)
+    lane = Lane(encoder, ("mean", "time"), np.dtype("float32"), "cpu", Clock())
+    list(lane.take(Task(0, 0, Source("video"), ((DEPTH,), LAYERS)), Outcome(long)))
+    mean, time = lane.finish()
+    np.testing.assert_array_equal(mean.values, everything[0, "mean"][1:])
+    np.testing.assert_array_equal(time.values, everything[0, "time"])
+
+
 def test_of_a_long_clip_no_more_than_two_parts_are_held_at_a_time(
     encoder: VisionEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

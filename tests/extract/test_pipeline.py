@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emocache.extract.batches import WINDOW, Ready, batches
+from emocache.extract.batches import WINDOW, WINDOW_BYTES, Ready, batches
 from emocache.extract.lane import Clock, Lane, Result
 from emocache.extract.pipeline import Pipeline
 from emocache.extract.plan import Job, Task
@@ -93,6 +93,23 @@ def test_every_task_has_one_result_with_its_own_values() -> None:
     for text, result in found.items():
         np.testing.assert_array_equal(result.values, np.full((2, 2), float(text), dtype=np.float32))
         assert result.facts == {"seen": text}
+        assert result.values is not None
+        assert result.values.flags.owndata, "the rows of its whole batch would stay with it"
+
+
+def taken(encoder: Fake, clips: int, size: int = 0) -> list[int]:
+    """At which of some clips, that take so many bytes each, an encoder goes to work."""
+    lane = Lane(encoder, ("mean",), np.dtype("float32"), "cpu", Clock())
+    outcome, source = Outcome(Decoded(1.0, 1, {}), bytes=size), Source("text", text="1")
+    return [number for number in range(1, clips + 1) if list(lane.take(Task(0, 0, source, ((1,),)), outcome))]
+
+
+def test_windows_double_up_to_a_limit_so_that_work_begins_soon() -> None:
+    assert taken(Fake(), 2000) == [64, 192, 448, 960, 1472, 1984]
+
+
+def test_a_window_of_large_clips_is_closed_before_it_fills_the_memory() -> None:
+    assert taken(Fake(), 9, WINDOW_BYTES // 3) == [4, 8]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import emocache
 from emocache.errors import BadOption, EmocacheError, ManifestError, NotAStore, StoreError, UnknownName, WeightsError
 from emocache.extract.encoders.prosody import Prosody
 from emocache.extract.pooling import pool
+from emocache.store.manifest import CHUNK, read_manifest
 
 RATE = 16_000
 
@@ -223,6 +224,31 @@ def test_a_missing_manifest_an_empty_table_and_an_unknown_suffix_are_told_apart(
         ManifestError, match=r"a manifest is a \.csv or \.parquet file, or a folder of media; found '\.wav'"
     ):
         extract(clips="0.wav")
+
+
+@pytest.mark.parametrize(
+    ("rows", "found"),
+    [
+        (["a,0.wav,well, then", "b,1.wav,so"], "the rows have more cells than there are columns"),
+        (["a,0.wav,so", "b,1.wav,well, then"], "Expected 3 fields in line 3, saw 4"),
+    ],
+)
+def test_a_comma_in_a_text_without_quotes_shifts_no_cell_into_another_column(
+    folder: Path, rows: list[str], found: str
+) -> None:
+    (folder / "odd.csv").write_text("\n".join(["clip_id,path,text", *rows]))
+    with pytest.raises(ManifestError, match=f"odd.csv: cannot be read as csv: .*({found}).*; put quotes around a text"):
+        extract(clips="odd.csv")
+
+
+def test_a_long_table_is_read_in_parts_to_the_same_clips(folder: Path) -> None:
+    rows = [{"clip_id": f"c{n}", "text": f"number {n}" if n % 3 else "", "label": "01"} for n in range(CHUNK + 3)]
+    clips = read_manifest(write_manifest(folder / "long.csv", rows)).clips
+    assert len(clips) == len(rows)
+    assert [(clip.clip_id, clip.text or "", clip.columns["label"]) for clip in clips] == [
+        (row["clip_id"], row["text"], row["label"]) for row in rows
+    ]
+    assert clips[CHUNK + 1] == list(clips)[CHUNK + 1]
 
 
 def test_a_folder_of_media_is_a_manifest_too(folder: Path) -> None:

@@ -102,6 +102,9 @@ def test_a_long_text_goes_through_in_windows_and_each_token_counts_once(make: Sh
         filled[kept] += 1
     assert (filled == 1).all()
     assert_close(frames, expected, 1e-4)
+    encoder.batch_size = 1  # less than one window of it, as of a model that reads very long texts
+    (one_by_one,) = frames_of(encoder, [1, DEPTH], LONG)
+    assert_close(one_by_one, expected, 1e-4)
 
 
 @pytest.mark.parametrize("family", ["chinese", "gpt2"])

@@ -1,18 +1,24 @@
 """Several encoders and poolings in one call: one decode, one forward, and each feature as if it had been alone."""
 
+import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 import emocache
 from emocache.errors import BadOption, EmocacheError, EncoderFault
-from emocache.extract import assignment, target
+from emocache.extract import assignment, plan, target
+from emocache.extract.batches import Ready
+from emocache.extract.plan import Task
+from emocache.extract.probe import check_batches
 from emocache.extract.requests import _split
-from tests.extract.fakes import offer
+from emocache.spec import Decoded, Source
+from tests.extract.fakes import Steps, offer
 from tests.extract.logged import LOG, STEP
 
 CLIPS = 6
@@ -106,12 +112,17 @@ def test_features_extracted_together_are_those_extracted_alone(folder: Path) -> 
     assert emocache.open_store().roster == emocache.open_store("alone.zarr").roster
 
 
-def test_what_each_pooling_lacks_is_computed_and_nothing_else(folder: Path, log: Log) -> None:
+def test_what_each_pooling_lacks_is_computed_and_nothing_else(
+    folder: Path, log: Log, caplog: pytest.LogCaptureFixture
+) -> None:
     extract("steps:1-2", pool="mean")
     extract("steps:2", pool="stats7")
     log()
+    caplog.set_level("INFO")
     extraction = extract("steps:1-3", pool=["mean", "stats7", "time"])
     assert [(summary.computed, summary.held) for summary in extraction] == [(CLIPS, 0)] * 3
+    for said in ("6 cells of layer 3, 96 B", "12 cells of layers 1, 3, 1.3 kB", "18 cells, as many bytes"):
+        assert f"6 clips: 0 held, 6 to compute (6 encoder passes, {said} on disk" in caplog.text
     segments = {
         pooling: sorted(segment.layers for segment in feature("steps", pooling).segments)
         for pooling in ("mean", "stats7", "time")
@@ -123,6 +134,18 @@ def test_what_each_pooling_lacks_is_computed_and_nothing_else(folder: Path, log:
     log()
     assert extract("steps:1-3", pool=["mean", "stats7", "time"]).computed == 0
     assert not log()
+
+
+def test_what_is_held_is_found_however_many_clips_are_asked_for_at_a_time(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "CHUNK", 2)
+    table = (folder / "clips.csv").read_text().splitlines()
+    (folder / "some.csv").write_text("\n".join(table[:-1]))
+    extract("steps:1", clips="some.csv")
+    (summary,) = extract("steps:1")
+    assert (summary.computed, summary.held) == (1, CLIPS - 1)
+    assert feature("steps").read().shape == (CLIPS, 1, 4)
 
 
 def test_clips_that_miss_different_layers_each_get_theirs(folder: Path) -> None:
@@ -226,6 +249,26 @@ def test_an_encoder_that_lets_clips_touch_each_other_fails_its_self_check(
     assert not (folder / "features.zarr").exists()
 
 
+def test_a_self_check_sees_a_leak_in_a_quiet_layer_beside_a_loud_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = Steps("uneven", leak={"float32": 0.001})
+    encoder.load("cpu", "float32", [1, 3])
+    forward = encoder.forward
+
+    def loud(batch: Sequence[np.ndarray], layers: Sequence[int]) -> tuple[torch.Tensor, Sequence[int]]:
+        frames, lengths = forward(batch, layers)
+        frames[:, 1] = 1e6
+        return frames, lengths
+
+    monkeypatch.setattr(encoder, "forward", loud)
+    waves = [np.ones(steps * STEP, dtype=np.float32) for steps in (5, 9)]
+    sample = [Ready(Task(0, 0, Source("audio"), ()), Decoded(wave, len(wave), {})) for wave in waves]
+    check = check_batches(encoder, "float32", [1, 3], sample)
+    assert (check.passed, check.layer, check.shared) == (False, 1, 2)
+    assert check.difference == pytest.approx(0.004, rel=1e-3)
+
+
 def test_auto_takes_bfloat16_where_the_hardware_is_fast_in_it(
     folder: Path, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,6 +295,26 @@ def test_auto_takes_float32_where_bfloat16_fails_the_self_check_or_is_slow(
     monkeypatch.setattr(assignment, "fast_in_bfloat16", lambda _: False)
     extract("flexible:0", dtype="auto", store="slow.zarr")
     assert [what for what in log() if "load" in what] == ["load flexible float32 [0]"]
+
+
+def test_a_network_that_fails_its_trial_is_gone_before_the_next_one_is_loaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of them may not fit."""
+    offer(monkeypatch, "flexible", dtypes=ALL, leak={"bfloat16": 0.1})
+    monkeypatch.setattr(assignment, "fast_in_bfloat16", lambda _: True)
+    loaded: list[weakref.ref[Steps]] = []
+    there: list[int] = []
+    load = Steps.load
+
+    def seen(self: Steps, device: str, dtype: str, layers: Sequence[int]) -> None:
+        there.append(sum(one() is not None for one in loaded))
+        loaded.append(weakref.ref(self))
+        load(self, device, dtype, layers)
+
+    monkeypatch.setattr(Steps, "load", seen)
+    extract("flexible:0", dtype="auto")
+    assert there == [0, 0]
 
 
 @pytest.mark.parametrize(
