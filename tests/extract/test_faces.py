@@ -235,6 +235,20 @@ def test_a_damaged_copy_in_the_cache_is_fetched_anew(empty_cache: Path, monkeypa
     assert model_file.model_file().read_bytes() == b"model"
 
 
+def test_the_model_is_read_once_however_often_it_is_asked_for(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked for before each frame."""
+    monkeypatch.setattr(model_file, "SHA256", hashlib.sha256(b"model").hexdigest())
+    answer(monkeypatch, b"model")
+    model_file.model_file()
+    read = []
+    real = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or real(path))
+    assert {model_file.model_file() for _ in range(3)} == {empty_cache / model_file.FILE_NAME} == set(read)
+    assert len(read) == 1
+
+
 def test_another_file_than_expected_is_refused(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer(monkeypatch, b"an error page")
     with pytest.raises(WeightsError, match=r"sha256 [0-9a-f]{64}, expected bbff11ce.+; set \$EMOCACHE_MEDIAPIPE_MODEL"):
@@ -283,6 +297,12 @@ def test_the_largest_face_over_time_is_followed() -> None:
 def test_a_face_that_was_lost_is_found_again() -> None:
     frames = [[face(0.3, 0.5)], [], [face(0.8, 0.5, 0.1), face(0.32, 0.5)]]
     assert follow(frames).chosen == (0, None, 1)
+
+
+def test_a_face_farther_away_than_it_is_wide_is_another() -> None:
+    first = face(0.2, 0.5, 0.2)
+    assert follow([[first], [face(0.39, 0.5)]]).jumped == (False, False)
+    assert follow([[first], [face(0.41, 0.5)]]).jumped == (False, True)
 
 
 def test_after_a_cut_the_face_that_is_there_stands_in() -> None:
@@ -352,6 +372,8 @@ def test_a_profile_tells_no_roll() -> None:
 def test_a_square_is_wider_than_the_box() -> None:
     assert face_square(face(0.5, 0.5, 0.2), 100, 100).side == pytest.approx(28)
     assert face_square(face(0.5, 0.5, 0.2), 100, 100, widen_percent=0).side == pytest.approx(20)
+    for height, width in ((100, 200), (200, 100)):
+        assert face_square(face(0.5, 0.5, 0.2), height, width).side == pytest.approx(56)
 
 
 def test_the_detectors_are_named() -> None:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import tempfile
 import urllib.request
+from functools import lru_cache
 from pathlib import Path
 
 from emocache.errors import WeightsError
@@ -67,9 +68,16 @@ def _cache_folder() -> Path:
 
 def _digest(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        state = path.stat()
+        return _digest_once(path, state.st_mtime_ns, state.st_size)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror}); {_advice()}") from error
+
+
+@lru_cache(maxsize=4)
+def _digest_once(path: Path, changed_ns: int, size: int) -> str:  # noqa: ARG001 - a file that changed is read again
+    """Detectors ask for the model before each frame: reading it would take them a tenth longer."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _fetch(path: Path) -> None:

@@ -173,7 +173,7 @@ class _Desk:
         if len(self._part) < self._most and len(self._part) * frame.rgb.nbytes < PART_BYTES:
             return
         self._send()
-        while sum(part.nbytes for part in self._waiting) > WAITING_BYTES:
+        while len(self._waiting) > 1 and sum(part.nbytes for part in self._waiting) > WAITING_BYTES:
             part = self._waiting.popleft()
             self._keep(part, self._look(part))
 
