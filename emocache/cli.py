@@ -21,6 +21,7 @@ from emocache.cli_heads import HEAD_COMMANDS
 from emocache.cli_options import Device
 from emocache.cli_share import SHARE_COMMANDS
 from emocache.cli_store import STORE_COMMANDS, StorePath
+from emocache.cli_text import say
 from emocache.errors import AmbiguousName, BadOption, EmocacheError, UnknownName
 
 EXIT_ERROR, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 1, 2, 3, 130
@@ -56,7 +57,7 @@ def _command(function: Callable[P, None]) -> Callable[P, None]:
         except EmocacheError as error:
             _stop(error, EXIT_ERROR)
         except KeyboardInterrupt:
-            typer.echo("interrupted: what was committed stays; the same command does the rest", err=True)
+            say("interrupted: what was committed stays; the same command does the rest", err=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None
 
     return told
@@ -67,7 +68,7 @@ class _Echo(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message."""
-        typer.echo(self.format(record), err=True)
+        say(self.format(record), err=True)
 
 
 def _show_log() -> None:
@@ -79,13 +80,13 @@ def _show_log() -> None:
 
 def _stop(error: EmocacheError, code: int) -> NoReturn:
     notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))
-    typer.echo(f"error: {error}{notes}", err=True)
+    say(f"error: {error}{notes}", err=True)
     raise typer.Exit(code) from None
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"emocache {emocache.__version__}")
+        say(f"emocache {emocache.__version__}")
         raise typer.Exit
 
 
@@ -208,7 +209,7 @@ def extract(
         face_detector=face_detector,
         trust_remote_code=trust_remote_code or None,
     )
-    typer.echo(str(extraction))
+    say(str(extraction))
     if extraction.failed:
         raise typer.Exit(EXIT_SOME_FAILED)
 
@@ -237,7 +238,7 @@ def encoders() -> None:
         rows.append((card.name, card.modality, layers, str(card.dim), size, "yes" if card.weights_here() else "no"))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 @app.command()
@@ -251,7 +252,7 @@ def demo(
     """Do the main job on clips that the demo makes itself: extract three modalities, fit heads, compare them."""
     from emocache.demo.run import run_demo
 
-    typer.echo(run_demo(out, seed=seed))
+    say(run_demo(out, seed=seed))
 
 
 for _name, _function in {

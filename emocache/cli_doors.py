@@ -10,6 +10,7 @@ import typer
 
 import emocache
 from emocache.cli_store import StorePath
+from emocache.cli_text import say
 
 EXIT_SOME_FAILED = 3
 Door = Annotated[str, typer.Argument(metavar="FORMAT", help="Whose files: mertools, npz, table, ... (docs/doors.md).")]
@@ -55,7 +56,7 @@ def import_(
         keep_zeros=keep_zeros,
         settings=setting or (),
     )
-    typer.echo(str(done))
+    say(str(done))
     if done.failed:
         raise typer.Exit(EXIT_SOME_FAILED)
 
@@ -79,7 +80,7 @@ def export(
     done = emocache.export_features(
         door, features, out, layers=layers, clips=clips, store=store, settings=setting or ()
     )
-    typer.echo(str(done))
+    say(str(done))
 
 
 def submit(
@@ -91,7 +92,7 @@ def submit(
 ) -> None:
     """Label new clips and write name,discrete, as the MER challenges take it; for BLEMORE see blend."""
     done = emocache.write_submission(run, test, out, store=store, device=device)
-    typer.echo(str(done))
+    say(str(done))
     if done.missing:
         raise typer.Exit(EXIT_SOME_FAILED)
 

@@ -24,6 +24,7 @@ from emocache.cli_options import (
     columns,
 )
 from emocache.cli_store import StorePath
+from emocache.cli_text import say
 
 
 def fit(
@@ -72,7 +73,7 @@ def fit(
         out=out,
         device=device,
     )
-    typer.echo(run.summary())
+    say(run.summary())
 
 
 def ablate(
@@ -115,4 +116,4 @@ def ablate(
         out=out,
         device=device,
     )
-    typer.echo(str(ablation))
+    say(str(ablation))

@@ -13,6 +13,7 @@ import typer
 import emocache
 from emocache.cli_options import Device, Features, FoldRule, Labels, Normalize, RunFolder, Seed
 from emocache.cli_store import StorePath
+from emocache.cli_text import say
 
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders that emocache fit left.")]
 
@@ -38,7 +39,7 @@ def fuse(
     fused = emocache.fuse_runs(
         runs, metric=metric, folds=folds, seed=seed, out=out, test=test, store=store, device=device
     )
-    typer.echo(fused.summary())
+    say(fused.summary())
 
 
 def blend_labels(
@@ -51,7 +52,7 @@ def blend_labels(
 ) -> None:
     """Make a manifest with soft labels, folds and actors from BLEMORE's table."""
     table = emocache.write_blend_labels(metadata, out, media=media, suffix=suffix)
-    typer.echo(f"{len(table)} clips by {table['speaker'].nunique()} actors in {table['fold'].nunique()} folds: {out}")
+    say(f"{len(table)} clips by {table['speaker'].nunique()} actors in {table['fold'].nunique()} folds: {out}")
 
 
 def blend(
@@ -88,7 +89,7 @@ def blend(
         suffix=suffix,
         device=device,
     )
-    typer.echo(done.summary())
+    say(done.summary())
 
 
 def vote(
@@ -100,7 +101,7 @@ def vote(
     out: RunFolder = None,
 ) -> None:
     """Let runs vote: the most frequent class; in a tie the last-ranked run is dropped until there is none."""
-    typer.echo(emocache.vote_runs(runs, metric=metric, seed=seed, out=out).summary())
+    say(emocache.vote_runs(runs, metric=metric, seed=seed, out=out).summary())
 
 
 def refine(
@@ -134,7 +135,7 @@ def refine(
         out=out,
         device=device,
     )
-    typer.echo(done.summary())
+    say(done.summary())
 
 
 def mine(
@@ -168,7 +169,7 @@ def mine(
         out=out,
         device=device,
     )
-    typer.echo(done.summary())
+    say(done.summary())
 
 
 HEAD_COMMANDS: Mapping[str, Callable[..., None]] = {

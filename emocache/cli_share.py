@@ -10,6 +10,7 @@ import typer
 
 import emocache
 from emocache.cli_store import EXIT_FAULTS, StorePath
+from emocache.cli_text import say
 
 Here = Annotated[Path, typer.Argument(metavar="STORE", help="The store's folder on this machine.")]
 There = Annotated[
@@ -104,11 +105,11 @@ def card(
     ] = None,
 ) -> None:
     """Write a data-set card and a list of checksums into a store; push takes them along."""
-    typer.echo(str(emocache.write_card(store, title=title, license=license_, credits=credit or ())))
+    say(str(emocache.write_card(store, title=title, license=license_, credits=credit or ())))
 
 
 def _tell(done: object, damaged: list[str]) -> None:
-    typer.echo(str(done))
+    say(str(done))
     if damaged:
         raise typer.Exit(EXIT_FAULTS)
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 import emocache
+from emocache.cli_text import say
 
 EXIT_FAULTS = 1
 """Found faults: the same code as an error, so that a script stops."""
@@ -28,12 +29,12 @@ FeatureName = Annotated[
 
 def list_(store: StorePath = None) -> None:
     """List a store's features: clips, layers, pooling, size, who wrote them and when."""
-    typer.echo(str(emocache.list_features(store)))
+    say(str(emocache.list_features(store)))
 
 
 def info(feature: FeatureName, store: StorePath = None) -> None:
     """Tell all there is to know of a feature: the recipe, how many clips each layer has, what failed."""
-    typer.echo(str(emocache.describe_feature(feature, store)))
+    say(str(emocache.describe_feature(feature, store)))
 
 
 def diff(
@@ -45,7 +46,7 @@ def diff(
     ] = None,
 ) -> None:
     """Tell what differs between the recipes of two features."""
-    typer.echo(str(emocache.diff_features(a, b, store, other)))
+    say(str(emocache.diff_features(a, b, store, other)))
 
 
 def ledger(
@@ -60,7 +61,10 @@ def ledger(
 ) -> None:
     """List the clips that failed, and why."""
     table = emocache.read_ledger(feature or None, store, everything=everything)
-    typer.echo(table.csv() if as_csv else str(table), nl=not as_csv)
+    if as_csv:
+        typer.echo(table.csv(), nl=False, color=True)  # as it is: for another program
+    else:
+        say(str(table))
 
 
 def export_array(
@@ -75,7 +79,7 @@ def export_array(
     store: StorePath = None,
 ) -> None:
     """Write a feature as one plain array for tools that know nothing of emocache."""
-    typer.echo(str(emocache.export_array(feature, out, layers=layers, store=store)))
+    say(str(emocache.export_array(feature, out, layers=layers, store=store)))
 
 
 def merge(
@@ -84,7 +88,7 @@ def merge(
 ) -> None:
     """Copy everything that some stores hold into one; what it holds already is not copied again."""
     done = emocache.merge_stores(sources, into)
-    typer.echo(str(done))
+    say(str(done))
     if done.damaged:
         raise typer.Exit(EXIT_FAULTS)
 
@@ -98,7 +102,7 @@ def verify(
 ) -> None:
     """Check every byte of a store; the same command goes on where an interrupted check stopped."""
     findings = emocache.verify_store(store, quick=quick, repair=repair)
-    typer.echo(str(findings))
+    say(str(findings))
     if findings.faults:
         raise typer.Exit(EXIT_FAULTS)
 
@@ -116,7 +120,7 @@ def compact(
     store: StorePath = None,
 ) -> None:
     """Join small segments into large ones, which open and read faster; gc deletes the small ones later."""
-    typer.echo(str(emocache.compact_store(store, features=feature or None, codec=codec)))
+    say(str(emocache.compact_store(store, features=feature or None, codec=codec)))
 
 
 def gc(
@@ -125,7 +129,7 @@ def gc(
     store: StorePath = None,
 ) -> None:
     """Delete what no reader needs: superseded segments, unfinished ones of writers that died, old snapshots."""
-    typer.echo(str(emocache.collect_garbage(store, older_than=older_than, dry_run=dry_run)))
+    say(str(emocache.collect_garbage(store, older_than=older_than, dry_run=dry_run)))
 
 
 STORE_COMMANDS: Mapping[str, Callable[..., None]] = {

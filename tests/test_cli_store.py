@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 from typer.testing import CliRunner
@@ -62,6 +63,17 @@ def test_info_tells_the_recipe_the_coverage_and_the_failures(folder: Path) -> No
     assert "encoder: prosody" in said
     assert "layer 0: 4 of 4 clips" in said
     assert "4 ok, 1 failed 1 failed to read: FileNotFoundError" in said
+
+
+def test_what_a_store_says_does_not_steer_the_terminal(tmp_path: Path) -> None:
+    strange = "c\x1b[2J\x9b31m\u202egpj"
+    manifest = pd.DataFrame({"clip_id": ["a", strange], "text": ["hello", ""], "audio": ["", "gone.wav"]})
+    manifest.to_csv(tmp_path / "clips.csv", index=False)
+    said = emocache("extract", "--encoder", "prosody", cwd=tmp_path, code=3)
+    said += emocache("ledger", cwd=tmp_path)
+    assert said.count(r"c\x1b[2J\x9b31m\u202egpj") == 2
+    assert not set(said) & set("\x1b\x9b\u202e")
+    assert strange in emocache("ledger", "--csv", cwd=tmp_path)
 
 
 def test_ledger_lists_what_failed_as_a_table_and_as_csv(folder: Path) -> None:

@@ -10,7 +10,7 @@ from emocache.errors import DamagedStore, StoreError
 from emocache.store import FeatureWriter, open_or_make_store, write_roster
 
 from .filling import cells, fill, key, name_clips, recipe, segments, stand_in
-from .forge import bytes_of, forge, modest, replace_array
+from .forge import bytes_of, modest, replace_array
 
 
 @pytest.fixture
