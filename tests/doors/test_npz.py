@@ -28,6 +28,13 @@ def test_names_may_be_python_strings_in_an_array_of_objects(tmp_path: Path) -> N
     assert list(values_of(only_feature(tmp_path / "s.zarr"))) == ["a", "b"]
 
 
+def test_zeros_are_numbers_where_no_tool_writes_them_for_gaps(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", X=np.array([[0, 0], [1, 2]], np.float32), filenames=["a", "b"])
+    done = import_features("npz", tmp_path / "x.npz", modality="text", store=tmp_path / "s.zarr")
+    assert (done.written, done.failed) == (2, {})
+    assert values_of(only_feature(tmp_path / "s.zarr"))["a"].tolist() == [[0.0, 0.0]]
+
+
 def test_clips_go_out_in_the_order_wanted(tmp_path: Path) -> None:
     name = fill(tmp_path / "s.zarr", "vectors")
     for clips in (["c3", "b2"], ["b2", "c3"]):
