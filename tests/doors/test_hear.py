@@ -139,6 +139,18 @@ def test_joined_rows_of_files_with_other_names_are_another_feature(tmp_path: Pat
     assert (second.feature != first.feature, second.held) == (True, 0)
 
 
+def test_more_joined_rows_than_files_are_refused(tmp_path: Path) -> None:
+    """Nothing tells which file the row too many belongs to, so nothing tells whose the others are."""
+    kit_task(tmp_path / "toy", "scene")
+    for path in tmp_path.glob("toy/*/*.embedding.npy"):
+        path.unlink()
+    (tmp_path / "toy" / "test.embedding-dimensions.json").write_text("[8, 4]")
+    with (tmp_path / "toy" / "test.embeddings.npy").open("ab") as file:
+        file.write(bytes(16))
+    with pytest.raises(DoorError, match=r"not the labels of the files of test\.json in the order of heareval"):
+        take(tmp_path / "toy", tmp_path / "s.zarr")
+
+
 def test_joined_rows_whose_order_cannot_be_proved_are_refused(tmp_path: Path) -> None:
     kit_task(tmp_path / "toy", "scene")
     for path in tmp_path.glob("toy/*/*.embedding.npy"):

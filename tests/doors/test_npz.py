@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from emocache.doors.exporting import export_features
 from emocache.doors.importing import import_features
 from emocache.doors.numpy_files import Archive
 from emocache.errors import DoorError
 
-from .contract import DoorContract, only_feature, values_of
+from .contract import DoorContract, fill, numbers, only_feature, values_of
 
 
 class TestNpz(DoorContract):
@@ -25,6 +26,23 @@ def test_names_may_be_python_strings_in_an_array_of_objects(tmp_path: Path) -> N
     np.savez(tmp_path / "x.npz", X=np.eye(2, dtype=np.float32), filenames=names)
     import_features("npz", tmp_path / "x.npz", modality="text", store=tmp_path / "s.zarr")
     assert list(values_of(only_feature(tmp_path / "s.zarr"))) == ["a", "b"]
+
+
+def test_zeros_are_numbers_where_no_tool_writes_them_for_gaps(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", X=np.array([[0, 0], [1, 2]], np.float32), filenames=["a", "b"])
+    done = import_features("npz", tmp_path / "x.npz", modality="text", store=tmp_path / "s.zarr")
+    assert (done.written, done.failed) == (2, {})
+    assert values_of(only_feature(tmp_path / "s.zarr"))["a"].tolist() == [[0.0, 0.0]]
+
+
+def test_clips_go_out_in_the_order_wanted(tmp_path: Path) -> None:
+    name = fill(tmp_path / "s.zarr", "vectors")
+    for clips in (["c3", "b2"], ["b2", "c3"]):
+        out = tmp_path / f"{clips[0]}.npz"
+        export_features("npz", name, out, store=tmp_path / "s.zarr", clips=clips)
+        with np.load(out) as found:
+            assert found["filenames"].tolist() == clips
+            assert found["X"].tobytes() == b"".join(numbers(clip, "vectors", "float32").tobytes() for clip in clips)
 
 
 def test_features_that_are_python_objects_are_not_loaded(tmp_path: Path) -> None:
