@@ -7,12 +7,7 @@ What pools over time (`stats7`, ``segments:K``, `time`) takes the mean of each s
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
 
 from emocache.errors import EncoderFault
 from emocache.spec import pooling_number
@@ -21,8 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PERCENTILES = (10, 25, 50, 75, 90)
-SORT_ALONE = 2**17
-"""So many numbers are sorted in half a millisecond: to share fewer with another core saves nothing."""
 
 
 def pool(frames: Tensor, pooling: str, grid: tuple[int, int] = (1, 1)) -> Tensor:
@@ -171,31 +164,11 @@ def _ordered(frames: Tensor) -> Tensor:
 
     if frames.device.type == "cuda":
         return torch.sort(frames.transpose(1, 2).contiguous(), dim=-1).values
-    # numpy sorts many times faster on a processor; Apple's GPU has no float64 to go on with
+    # numpy sorts many times faster on a processor; Apple's GPU has no float64 to go on with. A second thread does not
+    # help: right behind a forward torch's own threads still hold the other cores.
     layers, time, dim = frames.shape
     rows = torch.empty(layers, dim, time)
     for turned, layer in zip(rows, frames.cpu(), strict=True):
         turned.copy_(layer.T)  # one by one: of matrices torch knows a faster way than of all in one
-    _sort(rows.view(layers * dim, time).numpy())
+    rows.numpy().sort(axis=-1)
     return rows
-
-
-def _sort(rows: NDArray[np.float32]) -> None:
-    """Sort each of some rows ``(row, time)`` in place, on as many cores as torch would take.
-
-    numpy lets go of the interpreter meanwhile. The calling thread does its own share: it is where its core is.
-    """
-    import torch
-
-    count = min(torch.get_num_threads(), -(-rows.size // SORT_ALONE))
-    mine, *others = np.array_split(rows, count)
-    helped = [_helpers().submit(part.sort, axis=-1) for part in others]
-    mine.sort(axis=-1)
-    for part in helped:
-        part.result()
-
-
-@cache
-def _helpers() -> ThreadPoolExecutor:
-    """Threads that sort; each is started when it is first needed."""
-    return ThreadPoolExecutor(thread_name_prefix="sort")
