@@ -179,21 +179,25 @@ class SshPlace:
         connection = self._connection
         if connection is None:
             return None
-        command = f"LC_ALL=C find {shlex.quote(top)}/ -type f -printf '%s %P\\0'"
-        found: list[tuple[str, int]] = []
+        command = f"LC_ALL=C find {shlex.quote(top)}/ -type f -printf '%s %P\\0' 2>/dev/null"
         try:
-            async with connection.create_process(command, encoding=None, stderr=asyncssh.DEVNULL) as process:
-                rest = b""
-                while piece := await process.stdout.read(PIECE):
-                    *rows, rest = (rest + piece).split(b"\0")
-                    found += [
-                        (name.decode(errors="replace"), int(size)) for size, name in map(_cut, rows) if size.isdigit()
-                    ]
-                    if len(found) > place.MAX_ENTRIES or len(rest) > PIECE:
-                        raise place.endless(self.url)
+            process = await connection.create_process(command, encoding=None)
         except asyncssh.ChannelOpenError:
             return None
-        return found if process.exit_status == 0 else None
+        found: list[tuple[str, int]] = []
+        rest = b""
+        try:
+            while piece := await process.stdout.read(PIECE):
+                *rows, rest = (rest + piece).split(b"\0")
+                found += [
+                    (name.decode(errors="replace"), int(size)) for size, name in map(_cut, rows) if size.isdigit()
+                ]
+                if len(found) > place.MAX_ENTRIES or len(rest) > PIECE:
+                    raise place.endless(self.url)
+            done = await process.wait()
+        finally:
+            process.close()
+        return found if done.exit_status == 0 else None
 
     async def _walk(self, sftp: asyncssh.SFTPClient, top: str) -> list[tuple[str, int]]:
         """All files below a folder, through SFTP alone; links are not followed."""

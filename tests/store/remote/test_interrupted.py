@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ from emocache.errors import DamagedStore, PlaceError
 from emocache.store import open_store
 from emocache.store.remote import put_up
 from emocache.store.remote.carrying import carry_all
-from emocache.store.remote.landing import ADVICE
+from emocache.store.remote.inventory import shelf_of
+from emocache.store.remote.landing import ADVICE, Landing
+from emocache.store.remote.place import open_place
 from emocache.store.remote.share import pull_store, push_store, sync_store
 from emocache.store.remote.sides import Side, opened_again
 from emocache.store.upkeep.verify import verify_store
 
-from ..filling import cells, fill, name_clips, segments
+from ..filling import cells, fill, name_clips, segments, stand_in
 from ..forge import forge
 from .s3_server import WHEN, Request, Server, always
 
@@ -170,6 +173,29 @@ def test_two_who_push_at_once_lose_nothing(kind: str, tmp_path: Path, request: p
     assert {row["clip_id"] for row in open_store(tmp_path / "copy").roster} == names
     assert not verify_store(tmp_path / "copy").faults
     assert [sync_store(path, there).pushed.segments for path in stores] == [0, 0]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_of_two_who_bring_one_segment_at_once_it_lies_there_once(
+    odd_server: Server, tmp_path: Path, *, late: bool
+) -> None:
+    """The second planned it when it was not there yet, and begins, or is at its last step, when the first is done."""
+    here, copy = make(tmp_path / "here", 1), tmp_path / "copy"
+    push_store(here, URL)
+    (segment,) = stand_in(here).segments
+    fill(copy, [50])
+    target = next(copy.glob("features/*/segments"))
+    with closing(open_place(URL)) as place:
+        second = Landing(place, shelf_of(target.parent.name), segment, target)
+        if late:
+            pull_store(URL, copy)
+        for part in second.parts():
+            second.carry(part)
+        if not late:
+            pull_store(URL, copy)
+        second.commit()
+    assert [path.name for path in target.iterdir() if segment.name in path.name] == [segment.name]
+    assert not verify_store(copy).faults
 
 
 def test_rows_that_others_put_up_meanwhile_are_joined_with_ours(

@@ -141,6 +141,13 @@ class TestLimit:
         assert [path.parents[2].name for path in sorted(tmp_path.rglob("c.0"))] == ["b", "c"]
         assert not (tmp_path / "a" / "store" / "x").exists()
 
+    def test_once_it_deletes_it_makes_room_for_more_than_one_file(self, tmp_path: Path) -> None:
+        for name, age in (("a", 300), ("b", 200), ("c", 100)):
+            (tmp_path / name).write_bytes(bytes(1000))
+            os.utime(tmp_path / name, (time.time() - age,) * 2)
+        Bound(tmp_path, 3000).make_room(900)  # without b they would be 2,900: below the limit, and not by a tenth
+        assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
 
 class TestWhatOthersDelete:
     def test_an_open_reader_fetches_again_what_was_deleted(self, store: Path, odd_server: Server, cache: Path) -> None:
