@@ -402,7 +402,7 @@ def test_a_chunk_beyond_all_measure_is_not_fetched(hostile: Server, tmp_path: Pa
     hostile.objects[name] = (segment / "zarr.json").read_bytes()
     hostile.sent.clear()
     (told,) = pull_store(URL, tmp_path / "copy").damaged
-    assert "c.0.0.0: 549,755,813,892 bytes, and a chunk that is fetched has at most 268,435,456" in told
+    assert re.search(r"c\.0\.\d\.0: 549,755,813,892 bytes, and a chunk that is fetched has at most 268,435,456", told)
     assert not [sent for sent in hostile.sent if sent.rpartition("/")[2].startswith("c.")]
 
 
