@@ -264,6 +264,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "emocache"
 
 
+def counted(number: int, noun: str, nouns: str | None = None) -> str:
+    """``1 clip``, ``1,200 clips``. nouns: of several, where an s does not make it"""
+    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
+
+
 def bytes_text(count: float) -> str:
     """``12 B``, ``3.4 MB``: a number of bytes for a person, in powers of 1000."""
     for unit in ("B", "kB", "MB", "GB"):

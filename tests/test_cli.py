@@ -90,7 +90,7 @@ def test_several_encoders_and_poolings_print_a_summary_each(folder: Path) -> Non
 def test_a_clip_that_fails_ends_with_exit_code_3_and_is_named(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "clips.csv").write_text(f"clip_id,path\ngood,{folder / '0.wav'}\ngone,nowhere.wav\n")
     said = emocache("extract", "--encoder", "prosody", cwd=tmp_path, code=3)
-    assert "1 clips computed, 0 already held, 1 failed" in said
+    assert "1 clip computed, 0 already held, 1 failed" in said
     assert "failed gone:" in said
     assert "nowhere.wav: No such file or directory; correct the path in the manifest" in said
 

@@ -37,7 +37,7 @@ def test_a_folder_of_mertools_comes_in_and_goes_out(folder: Path) -> None:
     assert said.startswith("3 clips imported")
     said = emocache("export", "npz", "is09", "--out", "x.npz", cwd=folder)
     assert said.startswith("x.npz: 2 clips of is09-")
-    assert "1 clips are not there, and nothing is in their place: a" in said
+    assert "1 clip left out, with nothing in their place: a" in said
     with np.load(folder / "x.npz") as found:
         assert found["filenames"].tolist() == ["b", "c"]
     said = emocache("info", "is09", cwd=folder)

@@ -49,7 +49,7 @@ def feature(folder: Path, pooling: str) -> str:
 def test_a_manifest_may_lie_behind_a_url(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "clips.csv").write_text("clip_id,text\nc0,tone 0\n")
     said = emocache("extract", "--encoder", "char-ngram", "--clips", f"file://{tmp_path}/clips.csv", cwd=tmp_path)
-    assert "1 clips: 0 held, 1 to compute" in said
+    assert "1 clip: 0 held, 1 to compute" in said
 
 
 def test_ls_lists_the_features(folder: Path) -> None:

@@ -11,7 +11,7 @@ from emocache.doors.door import Outgoing
 from emocache.doors.registry import make_door
 from emocache.doors.survey import check_names
 from emocache.errors import BadOption, MissingCells, StoreError, some
-from emocache.spec import layers_text
+from emocache.spec import counted, layers_text
 from emocache.store import Feature, Store, open_store, read_manifest
 from emocache.store.upkeep.export import wanted_layers, whole
 
@@ -36,7 +36,7 @@ class Exported:
             lines.append(f"{source}: {self.clips[feature]:,} clips of {feature}, {_layers_text(self.layers[feature])}")
             if lacking := self.missing[feature]:
                 lines.append(
-                    f"{len(lacking)} clips are not there, and nothing is in their place: {some(list(lacking))}"
+                    f"{counted(len(lacking), 'clip')} left out, with nothing in their place: {some(list(lacking))}"
                 )
         return "\n".join(lines)
 

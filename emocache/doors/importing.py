@@ -18,7 +18,7 @@ from emocache.doors.keys import Filed, file_clips
 from emocache.doors.registry import make_door
 from emocache.doors.survey import Rejected, check_names, common_shape, numbers, source_sha256, storage_of, without_text
 from emocache.errors import BadOption, DoorError, some
-from emocache.spec import MODALITIES, RECIPE_VERSION, Clip, Modality, Recipe, layers_text
+from emocache.spec import MODALITIES, RECIPE_VERSION, Clip, Modality, Recipe, counted, layers_text
 from emocache.store import (
     Feature,
     FeatureWriter,
@@ -62,13 +62,15 @@ class Imported:
     strangers: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        done = f"{self.written} clips imported, {self.held} already held, {len(self.failed)} failed"
+        done = f"{counted(self.written, 'clip')} imported, {self.held} already held, {len(self.failed)} failed"
         lines = [f"{done} → {self.store} · {self.feature}"]
         lines.append(f"layers {layers_text(self.layers)}, {self.dim:,} numbers each, {self.dtype}")
         if self.absent:
-            lines.append(f"{len(self.absent)} clips have no numbers there: {some(self.absent)}")
+            lines.append(f"{counted(len(self.absent), 'clip')} without numbers there: {some(self.absent)}")
         if self.strangers:
-            lines.append(f"{len(self.strangers)} clips are not in the manifest, left out: {some(self.strangers)}")
+            lines.append(
+                f"{counted(len(self.strangers), 'clip')} left out, not in the manifest: {some(self.strangers)}"
+            )
         lines += [f"failed {clip}: {message}" for clip, message in self.failed.items()]
         return "\n".join(lines)
 

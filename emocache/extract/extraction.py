@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from emocache.spec import counted
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -65,7 +67,8 @@ class Extraction:
         return "\n".join(lines)
 
     def _lines(self, summary: Summary) -> Iterator[str]:
-        done = f"{summary.computed} clips computed, {summary.held} already held, {len(summary.failed)} failed"
+        done = f"{counted(summary.computed, 'clip')} computed"
+        done += f", {summary.held} already held, {len(summary.failed)} failed"
         yield f"{done} → {self.store} · {summary.feature}"
         if summary.absent:
-            yield f"{summary.absent} clips have nothing that this encoder reads"
+            yield f"{counted(summary.absent, 'clip')} without anything that this encoder reads"

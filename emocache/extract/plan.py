@@ -17,6 +17,7 @@ from emocache.spec import (
     Recipe,
     Source,
     bytes_text,
+    counted,
     is_ragged,
     layers_text,
     pooled_dim,
@@ -92,11 +93,11 @@ class Plan:
     def describe(self) -> str:
         """What will be done, in one or two lines for a person."""
         head = f"{self.recipe.feature_name} · {_named(self.layers)} · pool {self.pooling}"
-        parts = [f"{self.held + self.clips} clips: {self.held} held, {self.clips} to compute"]
+        parts = [f"{counted(self.held + self.clips, 'clip')}: {self.held} held, {self.clips} to compute"]
         if self.passes:
-            cells = f"{self.missing.sum()} cells"
+            cells = counted(int(self.missing.sum()), "cell")
             cells += f" of {_named(self.lacking)}" if self.lacking != self.layers else ""
-            parts[0] += f" ({self.passes} encoder passes, {cells}, {self.disk()})"
+            parts[0] += f" ({counted(self.passes, 'encoder pass', 'encoder passes')}, {cells}, {self.disk()})"
         if self.retried:
             parts.append(f"{self.retried} failed before and are tried again")
         if self.contents.unreadable:

@@ -15,6 +15,7 @@ from emocache.heads.folds import Folds, make_folds
 from emocache.heads.matrix import Matrix
 from emocache.heads.normalize import normalized
 from emocache.heads.targets import thirds
+from emocache.spec import counted
 
 SOFT_PREFIX = "soft_"
 DIMENSIONS = ("valence", "arousal", "dominance", "val", "aro", "dom")
@@ -159,7 +160,7 @@ def _with_targets(matrix: Matrix, columns: Sequence[str], task: str) -> Matrix:
         )
     nameless = [matrix.clips[row] for row in lacking]
     left_out = {**matrix.left_out, **({f"no {what}": nameless} if nameless else {})}
-    notes = tuple(f"{len(clips)} clips left out, {why}: {some(clips)}" for why, clips in left_out.items())
+    notes = tuple(f"{counted(len(clips), 'clip')} left out, {why}: {some(clips)}" for why, clips in left_out.items())
     kept = matrix.take(sorted(set(range(len(matrix.clips))) - set(lacking)))
     return replace(kept, left_out=left_out, notes=(*notes, *matrix.notes))
 

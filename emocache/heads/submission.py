@@ -10,6 +10,7 @@ from emocache.heads.fusion.fused import load_fusion, predict_fused
 from emocache.heads.fusion.members import read_member
 from emocache.heads.matrix import manifest_clips
 from emocache.heads.runs import load_run
+from emocache.spec import counted
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,11 @@ class Submission:
     missing: tuple[str, ...]
 
     def __str__(self) -> str:
-        text = f"{self.path}: {len(self.labels)} clips"
+        text = f"{self.path}: {counted(len(self.labels), 'clip')}"
         if not self.missing:
             return text
-        return f"{text}\n{len(self.missing)} clips have no row, for the store has no features: {some(self.missing)}"
+        rowless = counted(len(self.missing), "clip")
+        return f"{text}\n{rowless} without a row, for the store has no features: {some(self.missing)}"
 
 
 def write_submission(

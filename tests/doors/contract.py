@@ -135,7 +135,7 @@ class DoorContract:
         exported = self.export(tmp_path)
         (missing,) = exported.missing.values()
         assert missing == {"d4": "failed: no sound", "e5": "not in this feature"}
-        assert "2 clips are not there, and nothing is in their place: d4, e5" in str(exported)
+        assert "2 clips left out, with nothing in their place: d4, e5" in str(exported)
         self.take(exported, tmp_path / "to.zarr")
         assert set(only_feature(tmp_path / "to.zarr").clips) == set(HELD)
 

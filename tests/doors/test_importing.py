@@ -47,10 +47,10 @@ def test_the_summary_says_what_was_done(tmp_path: Path) -> None:
     rows[1, 0] = np.nan
     done = take(vectors(tmp_path / "x.npz", values=rows), tmp_path / "s.zarr", clips=tmp_path / "clips.csv")
     assert str(done).splitlines() == [
-        f"1 clips imported, 0 already held, 1 failed → {tmp_path / 's.zarr'} · {done.feature}",
+        f"1 clip imported, 0 already held, 1 failed → {tmp_path / 's.zarr'} · {done.feature}",
         "layers 0, 2 numbers each, float32",
-        "1 clips have no numbers there: z",
-        "1 clips are not in the manifest, left out: c",
+        "1 clip without numbers there: z",
+        "1 clip left out, not in the manifest: c",
         "failed b: 1 of its numbers are NaN or infinite",
     ]
 

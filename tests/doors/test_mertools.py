@@ -149,7 +149,7 @@ def test_labels_come_into_the_roster_with_their_corpus(tmp_path: Path) -> None:
         "b": ("train", "sad", None),
         "z": ("test1", "worried", -2.0),
     }
-    assert (done.absent, "1 clips have no numbers there: z" in str(done)) == (("z",), True)
+    assert (done.absent, "1 clip without numbers there: z" in str(done)) == (("z",), True)
 
 
 def test_features_and_labels_go_back_as_they_came(tmp_path: Path) -> None:

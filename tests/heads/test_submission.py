@@ -40,7 +40,7 @@ EXPECTED = "name,discrete\nc07,happy\nc02,angry\nc05,happy\nc04,angry\n"
 def test_each_clip_gets_its_most_probable_label_in_the_manifests_order(folder: Path) -> None:
     done = emocache.write_submission(folder / "audio", folder / "test.csv", folder / "a.csv", store=folder / "s.zarr")
     assert (folder / "a.csv").read_text() == EXPECTED
-    assert str(done) == f"{folder / 'a.csv'}: 4 clips\n1 clips have no row, for the store has no features: new"
+    assert str(done) == f"{folder / 'a.csv'}: 4 clips\n1 clip without a row, for the store has no features: new"
 
 
 def test_a_fusion_is_submitted_alike(folder: Path) -> None:

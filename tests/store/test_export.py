@@ -36,7 +36,7 @@ def test_an_npy_file_holds_the_numbers_and_the_json_beside_it_their_names(
     assert about["fingerprint"] == recipe().fingerprint
     assert str(done).splitlines() == [
         f"{tmp_path / 'x.npy'}: 3 clips, 2 layers (1-2), 5 numbers each, float32, 120 B",
-        "1 clips do not have all of these layers and are left out",
+        "1 clip without all of these layers left out",
     ]
 
 

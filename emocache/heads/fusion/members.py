@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from emocache.errors import BadOption, FitError, some
 from emocache.heads.folds import make_folds
 from emocache.heads.runs import OOF, RECORD, TRAIN_OOF, check_format
+from emocache.spec import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -186,7 +187,7 @@ def _refuse_strangers(runs: Sequence[Member], clips: Sequence[str]) -> None:
 
 
 def _notes_on_gaps(left_out: dict[str, list[str]]) -> list[str]:
-    return [f"{len(clips)} clips left out, {why}: {some(clips)}" for why, clips in left_out.items()]
+    return [f"{counted(len(clips), 'clip')} left out, {why}: {some(clips)}" for why, clips in left_out.items()]
 
 
 def _notes_on_folds(runs: Sequence[Member], clips: Sequence[str]) -> list[str]:

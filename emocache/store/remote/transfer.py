@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from emocache.errors import MissingCells, UnknownName, some
-from emocache.spec import bytes_text, layers_text
+from emocache.spec import bytes_text, counted, layers_text
 from emocache.store.feature import Feature
 from emocache.store.listing import committed_segments, read_segments, superseded_by
 from emocache.store.remote.excerpt import Excerpt, Part, RosterExcerpt, cut, cut_roster
@@ -17,7 +17,7 @@ from emocache.store.roster import FOLDER as ROSTER
 from emocache.store.segment import Segment
 from emocache.store.store import Store
 from emocache.store.upkeep.merge import lacking
-from emocache.store.upkeep.table import aligned, counted
+from emocache.store.upkeep.table import aligned
 
 
 @dataclass

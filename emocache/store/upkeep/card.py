@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emocache.spec import MODALITIES, bytes_text, layers_text
+from emocache.spec import MODALITIES, bytes_text, counted, layers_text
 from emocache.store.disk import disk_errors
 from emocache.store.store import Store, local_folder, open_store
 from emocache.store.upkeep.checksums import CHECKSUMS, replace_file, write_checksums
 from emocache.store.upkeep.report import FeatureLine, flattened, list_features
-from emocache.store.upkeep.table import counted
 
 CARD = "README.md"
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from emocache.errors import BadOption, DamagedStore
-from emocache.spec import bytes_text
+from emocache.spec import bytes_text, counted
 from emocache.store.catalog import SEGMENTS
 from emocache.store.files import COMMIT_NAME, is_plain_folder
 from emocache.store.listing import read_segments, segment_names, superseded_by
@@ -19,7 +19,6 @@ from emocache.store.segment import Segment
 from emocache.store.snapshot import INDEX, read_snapshot
 from emocache.store.store import FEATURES, local_folder, open_store
 from emocache.store.upkeep.removal import changed_ms, length_of, remove
-from emocache.store.upkeep.table import counted
 
 UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emocache.errors import BadOption
-from emocache.spec import bytes_text
+from emocache.spec import bytes_text, counted
 from emocache.store.catalog import SEGMENTS, write_snapshot
 from emocache.store.commit import name_just_behind, write_segment
 from emocache.store.feature import Feature
@@ -30,7 +30,6 @@ from emocache.store.store import Store, local_folder, open_store
 from emocache.store.upkeep.batches import LAYER_BYTES, ROWS, arrays_of, batch_cells, batch_keys, identify, winning_cells
 from emocache.store.upkeep.duplicates import overlaps
 from emocache.store.upkeep.removal import length_of
-from emocache.store.upkeep.table import counted
 
 UNPACKED = "none"
 

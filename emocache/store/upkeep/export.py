@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emocache.errors import BadOption, MissingCells, StoreError
-from emocache.spec import bytes_text, layers_text, parse_layers
+from emocache.spec import bytes_text, counted, layers_text, parse_layers
 from emocache.store.feature import Feature
 from emocache.store.parser import MAX_LAYER
 from emocache.store.store import open_store
-from emocache.store.upkeep.table import counted
 
 BLOCK_BYTES = 64 * 2**20
 """How much is in memory at a time."""
@@ -47,7 +46,7 @@ class Export:
         which = f"{counted(layers, 'layer')} ({layers_text(sorted(self.layers))})"
         text = f"{self.path}: {clips}, {which}, {dim:,} numbers each, {self.dtype}, {size}"
         if self.left_out:
-            text += f"\n{self.left_out} clips do not have all of these layers and are left out"
+            text += f"\n{counted(self.left_out, 'clip')} without all of these layers left out"
         return text
 
 

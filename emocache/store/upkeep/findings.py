@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from emocache.spec import bytes_text
-from emocache.store.upkeep.table import counted
+from emocache.spec import bytes_text, counted
 
 
 @dataclass

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from emocache.spec import counted
 from emocache.store.store import open_store
-from emocache.store.upkeep.table import aligned, counted
+from emocache.store.upkeep.table import aligned
 
 COLUMNS = ("feature", "clip_id", "status", "stage", "error", "message")
 

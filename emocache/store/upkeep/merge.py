@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from emocache.errors import DamagedStore, StoreError, some
-from emocache.spec import bytes_text
+from emocache.spec import bytes_text, counted
 from emocache.store.catalog import SEGMENTS
 from emocache.store.commit import ensure_group
 from emocache.store.documents import MAX_JSON_BYTES, require_plain
@@ -22,7 +22,6 @@ from emocache.store.roster import FOLDER as ROSTER
 from emocache.store.roster import clips_of, write_roster
 from emocache.store.segment import Segment
 from emocache.store.store import FEATURES, Store, local_folder, open_or_make_store, open_store
-from emocache.store.upkeep.table import counted
 
 
 @dataclass

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emocache.spec import counted
 from emocache.store.commit import Layered, write_segment
 from emocache.store.files import COMMIT_NAME
 from emocache.store.ledger import ledger_array, ledger_rows
 from emocache.store.segment import Segment
 from emocache.store.upkeep.check import SegmentCheck
 from emocache.store.upkeep.removal import remove_segment
-from emocache.store.upkeep.table import counted
 
 
 def repair_segment(check: SegmentCheck) -> str:

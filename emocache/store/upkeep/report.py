@@ -9,12 +9,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from emocache.spec import Recipe, bytes_text, layers_text
+from emocache.spec import Recipe, bytes_text, counted, layers_text
 from emocache.store.documents import FORMAT, read_group
 from emocache.store.feature import Feature
 from emocache.store.segment import Segment
 from emocache.store.store import Store, open_store
-from emocache.store.upkeep.table import aligned, counted, period
+from emocache.store.upkeep.table import aligned, period
 
 
 @dataclass(frozen=True)

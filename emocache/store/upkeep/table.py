@@ -31,8 +31,3 @@ def period(first_ms: int, last_ms: int) -> str:
     """``2026-03-01 10:00``, or ``2026-03-01 10:00 to 2026-03-02 09:30``."""
     first, last = moment(first_ms), moment(last_ms)
     return first if first == last else f"{first} to {last}"
-
-
-def counted(number: int, noun: str) -> str:
-    """``1 clip``, ``1,200 clips``."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -8,7 +8,7 @@ from typing import Any
 from tqdm import tqdm
 
 from emocache.errors import DamagedStore, NotAStore
-from emocache.spec import Recipe
+from emocache.spec import Recipe, counted
 from emocache.store.catalog import SEGMENTS
 from emocache.store.commit import ensure_group
 from emocache.store.documents import NAME, check_seal, group_document, read_group
@@ -27,7 +27,6 @@ from emocache.store.upkeep.removal import remove_segment
 from emocache.store.upkeep.repair import repair_segment
 from emocache.store.upkeep.snapshot_check import snapshot_fault
 from emocache.store.upkeep.stamp import lost_its_stamp, mend_stamp
-from emocache.store.upkeep.table import counted
 
 
 def verify_store(store: str | Path | None = None, *, quick: bool = False, repair: bool = False) -> Findings:
