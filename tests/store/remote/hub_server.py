@@ -55,6 +55,7 @@ class Hub(ThreadingHTTPServer):
 
 class Request(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # headers and body go apart: else each answer waits 40 ms for an acknowledgement
     server: Hub
 
     def log_message(self, *args: object) -> None:

@@ -46,6 +46,7 @@ class Server(ThreadingHTTPServer):
 
 class Request(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # headers and body go apart: else each answer waits 40 ms for an acknowledgement
     server: Server
 
     def log_message(self, *args: object) -> None:
