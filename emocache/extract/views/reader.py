@@ -25,8 +25,8 @@ from emocache.spec import Decoded, Shared, Source
 PART_BYTES = 100_000_000
 """Frames that a detector is given at once take no more: four of 4K."""
 WAITING_BYTES = 4_000_000
-"""Frames whose faces are looked for while the next are decoded take little more: 12 of 360 x 288, 4 of 640 x 480. More of
-them overlap no better, and the allocator keeps many times as much (at 20 MB the process grew by 30 to 250 MB)."""
+"""Frames whose faces are looked for while the next are decoded take little more: 12 of 360 x 288, 4 of 640 x 480. More
+of them overlap no better, and the allocator keeps many times as much: at 20 MB the process grew by 30 to 250 MB."""
 
 
 @runtime_checkable
