@@ -264,6 +264,22 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "emocache"
 
 
+def name_values(given: Mapping[str, Any] | Sequence[str], *, example: str) -> list[tuple[str, Any]]:
+    """What ``--set`` is given, ``name=value`` texts or a map, as names and values; a dash in a text's name is a ``_``.
+
+    raises: BadOption for a text that is not that, with the `example`
+    """
+    if isinstance(given, Mapping):
+        return list(given.items())
+    pairs = []
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise BadOption(f"--set {text!r}: write name=value, as in --set {example}")
+        pairs.append((name.strip().replace("-", "_"), value.strip()))
+    return pairs
+
+
 def counted(number: int, noun: str, nouns: str | None = None) -> str:
     """``1 clip``, ``1,200 clips``. nouns: of several, where an s does not make it"""
     return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"

@@ -9,6 +9,7 @@ from typing import Any
 
 from emocache.doors.door import Door
 from emocache.errors import BadOption, UnknownName
+from emocache.spec import name_values
 
 _ADDRESSES = {  # a name given twice is refused by the linter (F601)
     "anndata": "emocache.doors.h5ad:AnnDataDoor",
@@ -41,7 +42,7 @@ def make_door(name: str, settings: Mapping[str, Any] | Sequence[str] = ()) -> Do
     kind = getattr(import_module(module), attribute)
     defaults = door_settings(kind)
     given: dict[str, Any] = {}
-    for setting, value in _pairs(settings):
+    for setting, value in name_values(settings, example="convention=merbench"):
         if setting not in defaults:
             raise UnknownName(f"setting of {name}", setting, defaults, advice="name one with --set")
         given[setting] = _read(setting, value, defaults[setting]) if isinstance(value, str) else value
@@ -52,18 +53,6 @@ def make_door(name: str, settings: Mapping[str, Any] | Sequence[str] = ()) -> Do
 def door_settings(kind: Any) -> dict[str, Any]:
     """What can be set of a door, and the defaults."""
     return {field.name: None if field.default is MISSING else field.default for field in fields(kind)}
-
-
-def _pairs(given: Mapping[str, Any] | Sequence[str]) -> list[tuple[str, Any]]:
-    if isinstance(given, Mapping):
-        return list(given.items())
-    pairs = []
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            raise BadOption(f"--set {text!r}: write name=value, as in --set convention=merbench")
-        pairs.append((name.strip().replace("-", "_"), value.strip()))
-    return pairs
 
 
 def _read(name: str, text: str, default: Any) -> Any:

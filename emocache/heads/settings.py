@@ -9,6 +9,7 @@ from typing import Any
 
 from emocache.errors import BadOption, UnknownName
 from emocache.heads.head import Head
+from emocache.spec import name_values
 
 RESERVED = {"seed": "--seed", "device": "--device", "task": "--task", "layout": "--features and --mix-layers"}
 """Parameters that every head has, and the options that decide them."""
@@ -25,7 +26,7 @@ def head_settings(kind: type[Head], name: str, given: Mapping[str, Any] | Sequen
     """
     known = head_parameters(kind)
     out = {}
-    for parameter, value in _pairs(given):
+    for parameter, value in name_values(given, example="dropout=0.5"):
         if parameter in RESERVED:
             raise BadOption(f"--set {parameter}: this is decided by {RESERVED[parameter]}")
         if parameter == "without" and parameter not in known:
@@ -42,18 +43,6 @@ def head_parameters(kind: type[Head]) -> dict[str, Any]:
     """What can be set of a head, and the defaults."""
     parameters = inspect.signature(kind.__init__).parameters.values()
     return {p.name: p.default for p in parameters if p.name not in {"self", *RESERVED}}
-
-
-def _pairs(given: Mapping[str, Any] | Sequence[str]) -> list[tuple[str, Any]]:
-    if isinstance(given, Mapping):
-        return list(given.items())
-    pairs = []
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            raise BadOption(f"--set {text!r}: write name=value, as in --set dropout=0.5")
-        pairs.append((name.strip().replace("-", "_"), value.strip()))
-    return pairs
 
 
 def _read(name: str, text: str, default: Any) -> Any:

@@ -111,9 +111,9 @@ class _Network:
                 edges = (box.left, box.top, box.right, box.bottom)
                 found.append(_face(edges, one.categories[0].score, one.keypoints, frame))
             library.MpFaceDetectorCloseResult(byref(result))
+            return found
         finally:
             library.MpImageFree(image)
-        return found
 
     def close(self) -> None:
         """Let go of it."""

@@ -8,11 +8,13 @@ import json
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from .loopback import running
 
 TOKEN = "hf_geheim"  # noqa: S105 (of this server alone)
 PAGE = 100
@@ -175,14 +177,5 @@ class Request(BaseHTTPRequestHandler):
         return self.server.fault is not None and self.server.fault(self)
 
 
-@contextmanager
-def serving_hub() -> Iterator[Hub]:
-    server = Hub()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+def serving_hub() -> AbstractContextManager[Hub]:
+    return running(Hub())
